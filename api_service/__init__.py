@@ -1,0 +1,1 @@
+"""The API: answers questions about stored results, and writes nothing."""

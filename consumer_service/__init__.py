@@ -1,0 +1,1 @@
+"""The consumer: reads messages from a source and stores the newest result of every cluster."""

@@ -1,0 +1,76 @@
+"""Settings of the consumer process."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from libaggregator.settings import DatabaseSettings, LoggingSettings, Secret, setting
+
+
+@dataclass(frozen=True, slots=True)
+class KafkaSettings:
+    """Section `kafka`."""
+
+    bootstrap_servers: tuple[str, ...] = setting(("localhost:9092",), "brokers to ask first, `HOST:PORT`")
+    topic: str = setting("ccx.ocp.results", "topic that is read")
+    group: str = setting("aggregator", "consumer group")
+    group_instance_id: str = setting(
+        "", "name of this process in the group (static membership); empty: a new one at every start"
+    )
+    session_timeout: float = setting(10.0, "seconds without a heartbeat after which a consumer is out", 1, 300)
+    max_poll_interval: float = setting(
+        300.0, "seconds between two polls after which a consumer is out; batches are kept well below it", 1
+    )
+    auto_offset_reset: Literal["earliest", "latest"] = setting(
+        "earliest", "where a group starts that has no offset, or one that is gone"
+    )
+    dead_letter_topic: str = setting("", "topic for rejected messages; empty: none, `consumer_error` has them")
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = setting(
+        "PLAINTEXT", "how brokers are spoken to"
+    )
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = setting(
+        "PLAIN", "how to log in, with a `SASL_` protocol"
+    )
+    sasl_username: str = setting("", "user, with a `SASL_` protocol")
+    sasl_password: Secret = setting(Secret(""), "password, with a `SASL_` protocol")
+    ssl_cafile: str = setting("", "PEM file of the authorities that brokers are checked against")
+    ssl_certfile: str = setting("", "PEM file of the client's certificate")
+    ssl_keyfile: str = setting("", "PEM file of the client's key")
+
+
+@dataclass(frozen=True, slots=True)
+class FileSettings:
+    """Section `file`."""
+
+    path: str = setting(
+        "",
+        "what the source `file` reads: a file with one message a line (`.jsonl`), a file with one message, or a"
+        " folder of both, in the order of their names",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ConsumerSettings:
+    """Section `consumer`."""
+
+    source: str = setting("kafka", "where messages come from: `kafka`, `file`, or the name of a plug-in")
+    max_batch: int = setting(1000, "most messages in one transaction", 1, 100_000)
+    max_message_bytes: int = setting(
+        10_485_760, "bytes that a message may have, as it comes and inflated", 1, 1_000_000_000
+    )
+    max_nesting: int = setting(500, "levels of `{` and `[` that a message may have", 4, 100_000)
+    max_future_skew: float = setting(86_400.0, "seconds that `LastChecked` may be ahead of the clock", 0)
+    enable_org_allowlist: bool = setting(False, "store only organizations of `org_allowlist`")
+    org_allowlist: str = setting("", "CSV file with a header and an organization in the first column")
+    admin_host: str = setting("127.0.0.1", "address of the admin port")
+    admin_port: int = setting(8081, "port for `/livez`, `/readyz`, `/metrics`; 0: any free one", 0, 65535)
+
+
+@dataclass(frozen=True, slots=True)
+class ConsumerProcessSettings:
+    """Everything that `aggregator-consumer` reads."""
+
+    database: DatabaseSettings
+    logging: LoggingSettings
+    kafka: KafkaSettings
+    file: FileSettings
+    consumer: ConsumerSettings

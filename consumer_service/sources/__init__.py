@@ -1,0 +1,84 @@
+"""Where messages come from.
+
+A source is named by the setting `consumer.source` and found through the entry point group
+`aggregator.sources`: each entry is a factory `create(settings: ConsumerProcessSettings) -> MessageSource`.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+
+class Partition(NamedTuple):
+    """One ordered part of a topic."""
+
+    topic: str
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One message as the source has it, nothing decoded."""
+
+    topic: str
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes]]
+    timestamp: int | None
+    """Milliseconds since 1970, None if the record has none."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A rejected record, with the reason (`docs/messages.md`, section 5) and the detail in words."""
+
+    record: Record
+    reason: str
+    detail: str
+
+
+class SourceUnavailable(Exception):
+    """The source can't do it at the moment; the text says why, and trying again later is right."""
+
+
+class MessageSource(Protocol):
+    """What the runner needs of a broker. All calls come from one thread."""
+
+    def poll(self, timeout: float, max_records: int) -> Sequence[Record]:
+        """Wait up to `timeout` seconds for records and return at most `max_records` of them.
+
+        Records of one partition come in the order of their offsets. Returns an empty sequence if there are
+        none. Raises SourceUnavailable in an outage that the source notices.
+        """
+
+    def keep_alive(self, timeout: float) -> None:
+        """Stay a member of the group for up to `timeout` seconds without fetching a record.
+
+        The records that `poll` returned stay in hand: the next `poll` goes on after them.
+        """
+
+    def commit(self, offsets: Mapping[Partition, int]) -> None:
+        """Record that everything before these offsets has its effect.
+
+        Partitions that are no longer assigned are left out: their records come again elsewhere. Raises
+        SourceUnavailable if the broker could not take it.
+        """
+
+    def send_dead_letters(self, letters: Sequence[DeadLetter]) -> None:
+        """Send rejected records to the dead letter topic and return when the broker has all of them.
+
+        Does nothing if none is configured. A letter that the topic refuses as too large is logged, counted
+        and left out. Raises SourceUnavailable for every other failure; sending all of them again is right.
+        """
+
+    def problem(self) -> str | None:
+        """Return in words what keeps the source from delivering at the moment, None if nothing does."""
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether the source has an end and has come to it, so that no `poll` will return a record."""
+
+    def close(self) -> None:
+        """Leave the group and free everything; never raises."""

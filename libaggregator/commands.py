@@ -1,0 +1,59 @@
+"""What the command lines of both processes have in common."""
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn, TypeVar
+
+import click
+
+from libaggregator import admin
+from libaggregator.settings import Loaded, SettingsError, load, options_of, shown
+
+T = TypeVar("T")
+
+BAD_SETTING = 2
+"""Exit status of a start that a setting or the schema of the database forbids."""
+
+config_option: Callable[[Callable[..., None]], Callable[..., None]] = click.option(
+    "--config",
+    "config_file",
+    type=click.Path(path_type=Path),
+    help="TOML file with settings.  [env: AGGREGATOR_CONFIG]",
+)
+
+
+def load_or_exit(settings_class: type[T], config_file: Path | None) -> Loaded[T]:
+    """Read the settings of this process; a bad one ends it with a line each and exit status 2."""
+    try:
+        return load(settings_class, config_file, os.environ)
+    except SettingsError as error:
+        refuse(*error.problems)
+
+
+def refuse(*problems: str) -> NoReturn:
+    """End the process with exit status 2, one line for each problem on standard error."""
+    for problem in problems:
+        click.echo(f"error: {problem}", err=True)
+    sys.exit(BAD_SETTING)
+
+
+def print_settings(settings_class: type[T], loaded: Loaded[T]) -> None:
+    """Print each setting in force as a line of TOML and where it came from, secrets masked."""
+    section_before = ""
+    for name, option in options_of(settings_class).items():
+        section, _, key = name.partition(".")
+        if section != section_before:
+            click.echo(("\n" if section_before else "") + f"[{section}]")
+            section_before = section
+        value = getattr(getattr(loaded.settings, section), key)
+        click.echo(f"{f'{key} = {shown(option, value)}':<60}  # {loaded.origins[name]}")
+
+
+def print_health(host: str, port: int, path: str) -> NoReturn:
+    """Ask the admin port of a running process, print its answer, exit with 0 if it is well, else with 1."""
+    reachable = "127.0.0.1" if host in ("0.0.0.0", "::", "") else host  # noqa: S104
+    well, answer = admin.ask(reachable, port, path, timeout=5)
+    click.echo(answer, err=not well)
+    sys.exit(0 if well else 1)

@@ -1,0 +1,52 @@
+"""Structured logs of both processes, the libraries' own included.
+
+Field names are the same everywhere: `topic`, `partition`, `offset`, `org_id`, `cluster`, `request_id`.
+"""
+
+import logging
+import sys
+
+import structlog
+
+from libaggregator.settings import LoggingSettings
+
+# Clients that report every retry of an outage, which this program reports once itself.
+_TALKATIVE = ("kafka", "peewee", "waitress.queue")
+
+
+def configure(settings: LoggingSettings) -> None:
+    """Send the logs of the whole process to standard error, one event a line."""
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *shared,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *_rendering(settings)],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(settings.level.upper())
+    for name in _TALKATIVE:
+        logging.getLogger(name).setLevel(max(logging.ERROR, root.level))
+
+
+def _rendering(settings: LoggingSettings) -> list[structlog.typing.Processor]:
+    if settings.format == "json":
+        return [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+    return [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]

@@ -1,0 +1,272 @@
+"""How settings are read, and the sections that both processes have.
+
+Sources, later ones win: defaults, the TOML file (`--config` or `AGGREGATOR_CONFIG`), files in
+`AGGREGATOR_SECRETS_DIR` (one file a setting, named like `database.url`), environment variables
+(`AGGREGATOR_DATABASE__URL`). One file can serve both processes, so a section that belongs to the other
+process is passed over unread; every other unknown key is an error.
+"""
+
+import dataclasses
+import re
+import tomllib
+import typing
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, Literal, TypeVar
+
+import msgspec
+
+T = TypeVar("T")
+
+ENVIRONMENT_PREFIX = "AGGREGATOR_"
+CONFIG_VARIABLE = "AGGREGATOR_CONFIG"
+SECRETS_VARIABLE = "AGGREGATOR_SECRETS_DIR"
+SECTIONS = frozenset({"database", "logging", "kafka", "file", "consumer", "api"})
+
+
+class SettingsError(Exception):
+    """Settings that can't be used; `problems` has one line for each, naming the setting and the value."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("; ".join(problems))
+        self.problems = problems
+
+
+class Secret:
+    """A text that is shown neither by `str` nor by `repr`; `reveal()` gives it out."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        """Return the text itself."""
+        return self._value
+
+    def __repr__(self) -> str:
+        return "'***'" if self._value else "''"
+
+    __str__ = __repr__
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and other._value == self._value
+
+    def __hash__(self) -> int:
+        return hash(self._value)
+
+
+def setting(default: Any, description: str, minimum: float | None = None, maximum: float | None = None) -> Any:
+    """Declare one setting of a section: its default, what it means (with its unit), and its range."""
+    return dataclasses.field(
+        default=default, metadata={"description": description, "minimum": minimum, "maximum": maximum}
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseSettings:
+    """Section `database`."""
+
+    url: Secret = setting(
+        Secret("sqlite:///aggregator.db"),
+        "where results are stored: `sqlite:///FILE` or `postgresql://USER:PASSWORD@HOST:PORT/NAME?OPTION=VALUE`"
+        " (any option of libpq)",
+    )
+    read_url: Secret = setting(
+        Secret(""),
+        "a replica of it that the API reads from, in the same form; empty: the API reads from `url`",
+    )
+    connect_timeout: float = setting(5.0, "seconds to wait for a connection", 1)
+    statement_timeout: float = setting(
+        60.0, "seconds that one statement may take before the database ends it; 0: no limit", 0
+    )
+    prepare: bool = setting(
+        True, "prepare the API's statements once a connection; `false` for a pooler in transaction mode"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class LoggingSettings:
+    """Section `logging`."""
+
+    level: Literal["debug", "info", "warning", "error"] = setting("info", "least severe level that is logged")
+    format: Literal["console", "json"] = setting("console", "for people, or one JSON object a line")
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One setting: its name (`kafka.topic`), type, default, description and range."""
+
+    name: str
+    type: Any
+    default: Any
+    description: str
+    minimum: float | None
+    maximum: float | None
+
+    @property
+    def variable(self) -> str:
+        """The environment variable that sets it."""
+        return ENVIRONMENT_PREFIX + self.name.upper().replace(".", "__")
+
+    @property
+    def is_secret(self) -> bool:
+        """Whether the value must not be shown."""
+        return self.type is Secret
+
+    def convert(self, value: object) -> Any:
+        """Return `value`, as read from a file or the environment, in the type of this setting.
+
+        Raises ValueError if it is not of the type or out of range; the text shows no secret.
+        """
+        if isinstance(value, str):
+            value = [part.strip() for part in value.split(",") if part.strip()] if self._is_list else value
+        try:
+            converted = msgspec.convert(value, self.type, strict=not isinstance(value, str), dec_hook=_decode_secret)
+        except msgspec.ValidationError:
+            shown = "a value of another type" if self.is_secret else repr(value)
+            raise ValueError(f"{self.name}: expected {self.expected}, got {shown}") from None
+        # written so that NaN is out of every range
+        at_least = self.minimum is None or converted >= self.minimum
+        at_most = self.maximum is None or converted <= self.maximum
+        if not (at_least and at_most):
+            raise ValueError(f"{self.name}: expected {self.expected}, got {converted!r}")
+        return converted
+
+    @property
+    def expected(self) -> str:
+        """What a value must be, in words."""
+        if typing.get_origin(self.type) is Literal:
+            return "one of " + ", ".join(map(repr, typing.get_args(self.type)))
+        words = {bool: "true or false", int: "an integer", float: "a number"}.get(self.type)
+        if words is None:
+            return "a list of texts" if self._is_list else "a text"
+        if self.maximum is not None:
+            return f"{words} from {self.minimum} to {self.maximum}"
+        return words if self.minimum is None else f"{words}, at least {self.minimum}"
+
+    @property
+    def _is_list(self) -> bool:
+        return typing.get_origin(self.type) is tuple
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded(Generic[T]):
+    """Settings in force, and for each setting's name where its value came from."""
+
+    settings: T
+    origins: Mapping[str, str]
+
+
+def options_of(settings_class: type) -> dict[str, Option]:
+    """Return all settings of a class of sections, by name, in the order of their declaration."""
+    options = {}
+    for section, section_class in typing.get_type_hints(settings_class).items():
+        hints = typing.get_type_hints(section_class)
+        for field in dataclasses.fields(section_class):
+            name = f"{section}.{field.name}"
+            options[name] = Option(name, hints[field.name], field.default, **field.metadata)
+    return options
+
+
+def load(settings_class: type[T], config_file: Path | None, environment: Mapping[str, str]) -> Loaded[T]:
+    """Read the settings of one process.
+
+    `settings_class` is a dataclass whose fields are sections, `config_file` overrides `AGGREGATOR_CONFIG`.
+    Raises SettingsError, with one line for each unknown name and each value that can't be used.
+    """
+    options = options_of(settings_class)
+    own_sections = {name.partition(".")[0] for name in options}
+    values: dict[str, Any] = {name: option.default for name, option in options.items()}
+    origins = dict.fromkeys(options, "default")
+    problems = []
+    for name, value, origin in _given(config_file, environment):
+        if name.partition(".")[0] in SECTIONS - own_sections:
+            continue
+        if name not in options:
+            problems.append(f"{name}: unknown setting ({origin})")
+            continue
+        try:
+            values[name] = options[name].convert(value)
+        except ValueError as error:
+            problems.append(f"{error} ({origin})")
+        origins[name] = origin
+    if problems:
+        raise SettingsError(problems)
+    return Loaded(_assemble(settings_class, values), origins)
+
+
+def shown(option: Option, value: Any) -> str:
+    """Return a value as `config` prints it: TOML, secrets masked but for what is no secret in a URL."""
+    if isinstance(value, Secret):
+        return f'"{mask_password(value.reveal())}"' if option.name.endswith("url") else str(value)
+    return msgspec.json.encode(value).decode()
+
+
+def mask_password(url: str) -> str:
+    """Return a URL with its password replaced by `***`, in the place of the user and as an option."""
+    masked = re.sub(r"(?<=://)([^/@:]*):.*(?=@)", r"\1:***", url)
+    return re.sub(r"(?i)((?:ssl)?password=)[^&]*", r"\1***", masked)
+
+
+def _given(config_file: Path | None, environment: Mapping[str, str]) -> Iterator[tuple[str, object, str]]:
+    """Yield name, value and origin of everything that was set, the least important source first."""
+    path = config_file or (Path(environment[CONFIG_VARIABLE]) if environment.get(CONFIG_VARIABLE) else None)
+    if path:
+        yield from _from_file(path)
+    if environment.get(SECRETS_VARIABLE):
+        yield from _from_secret_files(Path(environment[SECRETS_VARIABLE]))
+    for variable, value in sorted(environment.items()):
+        name = _setting_name(variable)
+        if variable.startswith(ENVIRONMENT_PREFIX) and "." in name:
+            yield name, value, f"environment {variable}"
+
+
+def _from_file(path: Path) -> Iterator[tuple[str, object, str]]:
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError([f"{path}: {error.strerror}"]) from None
+    except ValueError as error:
+        raise SettingsError([f"{path}: not TOML: {error}"]) from None
+    for section, content in document.items():
+        if not isinstance(content, dict):
+            yield section, content, str(path)
+            continue
+        for key, value in content.items():
+            yield f"{section}.{key}", value, str(path)
+
+
+def _from_secret_files(folder: Path) -> Iterator[tuple[str, object, str]]:
+    """Read the files that are named like a setting of a known section; other files are not ours."""
+    try:
+        files = sorted(path for path in folder.iterdir() if path.is_file())
+        for path in files:
+            name = _setting_name(path.name)
+            if name.partition(".")[0] in SECTIONS:
+                yield name, path.read_text(encoding="utf-8").rstrip("\r\n"), str(path)
+    except OSError as error:
+        raise SettingsError([f"{error.filename}: {error.strerror} (from {SECRETS_VARIABLE})"]) from None
+    except UnicodeDecodeError:
+        raise SettingsError([f"{path}: not UTF-8 (from {SECRETS_VARIABLE})"]) from None
+
+
+def _setting_name(name: str) -> str:
+    """`AGGREGATOR_DATABASE__URL`, `database__url` and `database.url` all name one setting."""
+    return name.lower().removeprefix(ENVIRONMENT_PREFIX.lower()).replace("__", ".")
+
+
+def _assemble(settings_class: type[T], values: Mapping[str, Any]) -> T:
+    sections: dict[str, dict[str, Any]] = {}
+    for name, value in values.items():
+        section, _, key = name.partition(".")
+        sections.setdefault(section, {})[key] = value
+    hints = typing.get_type_hints(settings_class)
+    return settings_class(**{section: hints[section](**content) for section, content in sections.items()})
+
+
+def _decode_secret(expected: type, value: object) -> object:
+    if expected is Secret and isinstance(value, str):
+        return Secret(value)
+    raise ValueError("Expected `str`")

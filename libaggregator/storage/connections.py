@@ -1,0 +1,87 @@
+"""From a URL to a database: one writer a process, or as many readers as it has threads."""
+
+import re
+from pathlib import Path
+from urllib.parse import quote
+
+import psycopg2.extensions
+from peewee import Database, PostgresqlDatabase, SqliteDatabase
+
+from libaggregator.settings import DatabaseSettings, SettingsError, mask_password
+
+_SQLITE_URL = re.compile(r"sqlite:///(?P<file>.+)")
+
+_POSTGRESQL_DEFAULTS = {
+    # a peer that vanished without a word is noticed within half a minute
+    "keepalives_idle": "15",
+    "keepalives_interval": "5",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "30000",
+}
+
+
+def open_writer(settings: DatabaseSettings, application: str) -> Database:
+    """Return the database of `database.url` for reading and writing; nothing is connected yet.
+
+    `application` is the name that PostgreSQL shows for the session. Raises SettingsError if the URL is not of
+    a known form.
+    """
+    return _open(settings.url.reveal(), "database.url", settings, application, read_only=False)
+
+
+def open_reader(settings: DatabaseSettings, application: str) -> Database:
+    """Return the database of `database.read_url`, else of `database.url`, in read-only sessions.
+
+    Each thread has a connection of its own. Nothing is connected yet, and a missing SQLite file is not made.
+    """
+    name = "database.read_url" if settings.read_url.reveal() else "database.url"
+    url = settings.read_url.reveal() or settings.url.reveal()
+    return _open(url, name, settings, application, read_only=True)
+
+
+def _open(url: str, name: str, settings: DatabaseSettings, application: str, read_only: bool) -> Database:
+    if match := _SQLITE_URL.fullmatch(url):
+        return _open_sqlite(Path(match["file"]), settings, read_only)
+    if url.startswith(("postgresql://", "postgres://")):
+        return _open_postgresql(url, name, settings, application, read_only)
+    shown = mask_password(url)
+    raise SettingsError([f"{name}: expected sqlite:///FILE or postgresql://HOST/NAME, got {shown!r}"])
+
+
+def _open_sqlite(file: Path, settings: DatabaseSettings, read_only: bool) -> Database:
+    # A reader that opened the file with mode=rw would take part in writing the log back.
+    uri = f"file:{quote(str(file.absolute()))}?mode={'ro' if read_only else 'rwc'}"
+    pragmas: list[tuple[str, object]] = [("foreign_keys", 1)]
+    if read_only:
+        pragmas.append(("query_only", 1))
+    else:
+        # FULL: offsets are committed to the broker on the strength of it
+        pragmas += [("journal_mode", "wal"), ("synchronous", "full")]
+    return SqliteDatabase(uri, uri=True, pragmas=pragmas, timeout=settings.connect_timeout)
+
+
+def _open_postgresql(url: str, name: str, settings: DatabaseSettings, application: str, read_only: bool) -> Database:
+    try:
+        given = psycopg2.extensions.parse_dsn(url)
+    except psycopg2.ProgrammingError:
+        shown = mask_password(url)
+        raise SettingsError([f"{name}: not a URL that libpq understands: {shown!r}"]) from None
+    timeout = round(settings.statement_timeout * 1000)
+    session = {
+        "statement_timeout": timeout,
+        # a process that was stopped in the middle of a transaction must not hold its locks for ever
+        "idle_in_transaction_session_timeout": timeout,
+        "timezone": "UTC",
+        "default_transaction_read_only": "on" if read_only else "off",
+    }
+    options = " ".join(f"-c {key}={value}" for key, value in session.items())
+    parameters = {
+        **_POSTGRESQL_DEFAULTS,
+        "connect_timeout": str(max(1, round(settings.connect_timeout))),
+        "application_name": application,
+        **given,
+        "client_encoding": "UTF8",
+        "options": f"{options} {given.get('options', '')}".strip(),
+    }
+    database = parameters.pop("dbname", None) or parameters.get("user", "postgres")
+    return PostgresqlDatabase(database, **parameters)

@@ -1,0 +1,67 @@
+"""Whose fault an error of the database is (`docs/messages.md`, section 5; `docs/rest.md`, section 1.8).
+
+Decided by SQLSTATE, never by the class of the exception: psycopg2 raises 54000 as OperationalError. SQLite has
+no SQLSTATE; there the class of the exception says the same.
+"""
+
+import enum
+import sqlite3
+
+import peewee
+import psycopg2
+
+DATABASE_ERRORS = (peewee.DatabaseError, peewee.InterfaceError, psycopg2.Error, sqlite3.Error)
+"""Everything that a call of the database can raise for a reason outside this program."""
+
+
+class Fault(enum.Enum):
+    """What has to change before the same call can succeed."""
+
+    VALUES = "the values: the database refuses to store them"
+    OUTAGE = "nothing: the database is away, busy or in conflict, and trying again is right"
+    STATEMENT = "the program: a statement is wrong for this schema or this role"
+
+
+_VALUES_CLASSES = ("22", "23", "54")
+_UNIQUE_VIOLATION = "23505"
+_OUTAGE_CLASSES = ("08", "40", "53", "55", "57", "58")
+
+
+def fault_of(error: BaseException) -> Fault:
+    """Return whose fault an error of `DATABASE_ERRORS` is."""
+    cause = _driver_error(error)
+    if isinstance(cause, sqlite3.Error):
+        return _fault_on_sqlite(cause)
+    state = sqlstate_of(cause)
+    if state == _UNIQUE_VIOLATION or state is None or state.startswith(_OUTAGE_CLASSES):
+        return Fault.OUTAGE
+    return Fault.VALUES if state.startswith(_VALUES_CLASSES) else Fault.STATEMENT
+
+
+def sqlstate_of(error: BaseException) -> str | None:
+    """Return the SQLSTATE of an error, None if the connection broke or the driver has none."""
+    return getattr(_driver_error(error), "pgcode", None)
+
+
+def describe(error: BaseException) -> str:
+    """Return the first line of what the driver says, which holds no SQL and no values."""
+    cause = _driver_error(error)
+    diagnosis = getattr(cause, "diag", None)
+    text = (diagnosis and diagnosis.message_primary) or str(cause).strip() or type(cause).__name__
+    return str(text).splitlines()[0]
+
+
+def _driver_error(error: BaseException) -> BaseException:
+    """Peewee keeps the driver's exception in its own."""
+    return getattr(error, "orig", None) or error
+
+
+def _fault_on_sqlite(error: sqlite3.Error) -> Fault:
+    code = getattr(error, "sqlite_errorcode", None)
+    if code in (sqlite3.SQLITE_CONSTRAINT_UNIQUE, sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY):
+        return Fault.OUTAGE
+    if isinstance(error, sqlite3.IntegrityError | sqlite3.DataError):
+        return Fault.VALUES
+    if isinstance(error, sqlite3.ProgrammingError) or code == sqlite3.SQLITE_ERROR:
+        return Fault.STATEMENT
+    return Fault.OUTAGE

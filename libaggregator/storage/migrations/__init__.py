@@ -1,0 +1,1 @@
+"""The steps of `aggregator-consumer migrate`, applied in the order of their numbers."""

@@ -1,0 +1,1 @@
+"""What tests start, wait for and clean up: brokers, databases, processes."""

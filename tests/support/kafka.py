@@ -1,0 +1,214 @@
+"""Apache Kafka for tests: one node from the jars of its release, fetched by Maven into `.cache/kafka`."""
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+import uuid
+from pathlib import Path
+
+from tests.support.ports import free_port
+from tests.support.processes import REPOSITORY
+from tests.support.topics import Topics
+
+REQUIRE_VARIABLE = "AGGREGATOR_TEST_REQUIRE_KAFKA"
+JARS = REPOSITORY / ".cache" / "kafka"
+POM = Path(__file__).with_name("kafka-jars.xml")
+OLDEST_JAVA = 17
+FETCH_TIMEOUT = 600.0
+START_TIMEOUT = 60.0
+STOP_TIMEOUT = 30.0
+JAVA_OPTIONS = ["-Xmx512m", "-Xms128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto"]
+
+
+class KafkaMissing(Exception):
+    """Apache Kafka can't be run here; the text says in one line what is missing."""
+
+
+class ApacheKafka(Topics):
+    """One broker on 127.0.0.1 with its own data, which a test can stop, kill and start again.
+
+    `settings` are added to its configuration. Raises KafkaMissing without a JDK or its jars.
+    """
+
+    def __init__(self, settings: dict[str, str] | None = None) -> None:
+        self._java = find_java()
+        self._jars = fetch_jars()
+        self.port = free_port()
+        self.bootstrap = f"127.0.0.1:{self.port}"
+        self._controller_port = free_port()
+        self._folder = Path(tempfile.mkdtemp(prefix="aggregator-kafka-"))
+        self._configuration = self._folder / "server.properties"
+        self._log = self._folder / "server.log"
+        self._process: subprocess.Popen[bytes] | None = None
+        self._write_configuration(settings or {})
+
+    @property
+    def log(self) -> str:
+        """What the broker printed."""
+        return self._log.read_text(encoding="utf-8", errors="replace") if self._log.exists() else ""
+
+    def start(self) -> None:
+        """Start the broker and return when it answers; the first start formats its data folder."""
+        if not (self._folder / "data" / "meta.properties").exists():
+            self._format()
+        with self._log.open("ab") as output:
+            self._process = subprocess.Popen(
+                self._command("kafka.Kafka", str(self._configuration)),
+                cwd=self._folder,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        self._wait_until_it_answers(self._process)
+
+    def stop(self) -> None:
+        """Shut it down as an operator would."""
+        self._end(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End it without any warning to its clients."""
+        self._end(signal.SIGKILL)
+
+    def restart(self) -> None:
+        """Stop it and start it again."""
+        self.stop()
+        self.start()
+
+    def close(self) -> None:
+        """End it and remove its data."""
+        self.kill()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _write_configuration(self, settings: dict[str, str]) -> None:
+        controller = f"127.0.0.1:{self._controller_port}"
+        configuration = {
+            "process.roles": "broker,controller",
+            "node.id": "1",
+            "controller.quorum.voters": f"1@{controller}",
+            "listeners": f"PLAINTEXT://{self.bootstrap},CONTROLLER://{controller}",
+            "advertised.listeners": f"PLAINTEXT://{self.bootstrap}",
+            "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+            "controller.listener.names": "CONTROLLER",
+            "log.dirs": str(self._folder / "data"),
+            "offsets.topic.replication.factor": "1",
+            "offsets.topic.num.partitions": "1",
+            "transaction.state.log.replication.factor": "1",
+            "transaction.state.log.min.isr": "1",
+            "transaction.state.log.num.partitions": "1",
+            "share.coordinator.state.topic.replication.factor": "1",
+            "share.coordinator.state.topic.min.isr": "1",
+            "group.initial.rebalance.delay.ms": "0",
+            "group.min.session.timeout.ms": "1000",
+            # most deployments have it, and it is what shows a client that makes topics by asking for them
+            "auto.create.topics.enable": "true",
+            "message.max.bytes": "20000000",
+            "file.delete.delay.ms": "100",
+            "log.segment.bytes": "67108864",
+            **settings,
+        }
+        self._configuration.write_text("".join(f"{key}={value}\n" for key, value in configuration.items()))
+
+    def _format(self) -> None:
+        cluster = uuid.uuid4().hex[:22]
+        command = self._command(
+            "kafka.tools.StorageTool", "format", "--cluster-id", cluster, "--config", str(self._configuration)
+        )
+        result = subprocess.run(
+            command, cwd=self._folder, capture_output=True, text=True, check=False, timeout=60
+        )
+        assert result.returncode == 0, (
+            f"Kafka could not format its data folder:\n{result.stdout}{result.stderr}"
+        )
+
+    def _command(self, main_class: str, *arguments: str) -> list[str]:
+        return [self._java, *JAVA_OPTIONS, "-cp", f"{self._jars}/*", main_class, *arguments]
+
+    def _wait_until_it_answers(self, process: subprocess.Popen[bytes]) -> None:
+        deadline = time.monotonic() + START_TIMEOUT
+        while not _takes_requests(self.port):
+            assert process.poll() is None, f"Apache Kafka ended with {process.returncode}:\n{self.log}"
+            assert time.monotonic() < deadline, (
+                f"no answer of Apache Kafka within {START_TIMEOUT:g} s:\n{self.log}"
+            )
+            time.sleep(0.05)
+
+    def _end(self, number: int) -> None:
+        if self._process is None:
+            return
+        self._process.send_signal(number)
+        try:
+            self._process.wait(STOP_TIMEOUT)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process = None
+
+
+def find_java() -> str:
+    """Return the path of a Java that can run Kafka; KafkaMissing if there is none."""
+    home = os.environ.get("JAVA_HOME")
+    java = shutil.which("java", path=f"{home}/bin" if home else None)
+    if java is None:
+        raise KafkaMissing(f"Apache Kafka needs a JDK {OLDEST_JAVA} or newer; there is no `java`")
+    shown = subprocess.run([java, "-version"], capture_output=True, text=True, check=False).stderr
+    version = re.search(r'version "(\d+)', shown)
+    if version is None or int(version[1]) < OLDEST_JAVA:
+        raise KafkaMissing(
+            f"Apache Kafka needs a JDK {OLDEST_JAVA} or newer; `java` is {shown.splitlines()[:1]}"
+        )
+    return java
+
+
+def fetch_jars() -> Path:
+    """Return the folder of Kafka's jars, filled by Maven the first time; KafkaMissing if that can't be done."""
+    folder = JARS / _pom_version()
+    if folder.exists():
+        return folder
+    maven = shutil.which("mvn")
+    if maven is None:
+        raise KafkaMissing("Apache Kafka's jars are fetched by Maven; there is no `mvn`")
+    JARS.mkdir(parents=True, exist_ok=True)
+    fetched = Path(tempfile.mkdtemp(dir=JARS))
+    command = [
+        maven,
+        "-q",
+        "-B",
+        "-f",
+        str(POM),
+        "dependency:copy-dependencies",
+        f"-DoutputDirectory={fetched}",
+    ]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=FETCH_TIMEOUT)
+    if result.returncode:
+        shutil.rmtree(fetched)
+        last = (result.stdout + result.stderr).strip().splitlines()[:1]
+        raise KafkaMissing(f"Maven could not fetch Apache Kafka's jars: {last}")
+    try:
+        fetched.rename(folder)
+    except OSError:
+        # another run of the tests was faster
+        shutil.rmtree(fetched)
+    return folder
+
+
+def _pom_version() -> str:
+    match = re.search(r"<artifactId>kafka_2\.13</artifactId>\s*<version>([^<]+)", POM.read_text())
+    assert match, f"no version of Kafka in {POM}"
+    return match[1]
+
+
+def _takes_requests(port: int) -> bool:
+    """Ask for the versions of the protocol, which a broker answers only when it is ready for clients."""
+    request = bytes.fromhex("0000000e 0012 0000 00000001 0004 74657374")
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=2) as connection:
+            connection.sendall(request)
+            return len(connection.recv(4)) == 4
+    except OSError:
+        return False

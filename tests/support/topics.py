@@ -1,0 +1,108 @@
+"""Topics of any broker: made, filled and read by tests with clients of their own."""
+
+import time
+import uuid
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
+from kafka.admin import NewTopic
+from kafka.errors import UnknownTopicOrPartitionError
+
+TIMEOUT = 20.0
+
+
+class Sent(NamedTuple):
+    """A record to produce, or one that was read."""
+
+    value: bytes | None
+    key: bytes | None = None
+    headers: Sequence[tuple[str, bytes]] = ()
+    partition: int | None = None
+
+
+def fresh_name(what: str = "topic") -> str:
+    """Return a name that nothing has yet, for a topic or a group."""
+    return f"{what}-{uuid.uuid4().hex[:12]}"
+
+
+class Topics:
+    """The topics of the broker at `bootstrap`."""
+
+    bootstrap: str
+
+    def create_topic(self, name: str, partitions: int = 1, config: dict[str, str] | None = None) -> str:
+        """Make a topic, return its name, and come back when it can be used."""
+        with_config = NewTopic(
+            name=name, num_partitions=partitions, replication_factor=1, topic_configs=config or {}
+        )
+        client = KafkaAdminClient(bootstrap_servers=self.bootstrap)
+        try:
+            client.create_topics([with_config])
+        finally:
+            client.close()
+        return name
+
+    def delete_topic(self, name: str) -> None:
+        """Remove a topic."""
+        client = KafkaAdminClient(bootstrap_servers=self.bootstrap)
+        try:
+            client.delete_topics([name])
+        finally:
+            client.close()
+
+    def topic_names(self) -> set[str]:
+        """Return the names of all topics."""
+        client = KafkaAdminClient(bootstrap_servers=self.bootstrap)
+        try:
+            return set(client.list_topics())
+        finally:
+            client.close()
+
+    def produce(self, topic: str, records: Iterable[Sent | bytes]) -> None:
+        """Write records in their order and return when the broker has all of them."""
+        # the embedded broker counts end offsets wrong when a batch holds several records
+        producer = KafkaProducer(
+            bootstrap_servers=self.bootstrap, batch_size=0, acks="all", max_request_size=20_000_000
+        )
+        try:
+            sent = [record if isinstance(record, Sent) else Sent(record) for record in records]
+            futures = [
+                producer.send(topic, record.value, record.key, list(record.headers), record.partition)
+                for record in sent
+            ]
+            producer.flush(TIMEOUT)
+            for future in futures:
+                future.get(TIMEOUT)
+        finally:
+            producer.close(TIMEOUT)
+
+    def read(self, topic: str, count: int, timeout: float = TIMEOUT) -> list[Sent]:
+        """Return the first `count` records of a topic, fewer if there aren't as many within `timeout` seconds."""
+        consumer = KafkaConsumer(
+            bootstrap_servers=self.bootstrap,
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            allow_auto_create_topics=False,
+            max_partition_fetch_bytes=20_000_000,
+        )
+        try:
+            deadline = time.monotonic() + timeout
+            partitions = consumer.partitions_for_topic(topic) or set()
+            consumer.assign([TopicPartition(topic, number) for number in partitions])
+            found: list[Sent] = []
+            while len(found) < count and time.monotonic() < deadline:
+                for records in consumer.poll(timeout_ms=200).values():
+                    found += [Sent(r.value, r.key, r.headers, r.partition) for r in records]
+            return found
+        finally:
+            consumer.close()
+
+    def committed(self, group: str, topic: str) -> dict[int, int]:
+        """Return the committed offset of each partition of a topic for a group."""
+        client = KafkaAdminClient(bootstrap_servers=self.bootstrap)
+        try:
+            offsets = client.list_group_offsets({group: None})[group]
+        finally:
+            client.close()
+        return {tp.partition: found.offset for tp, found in offsets.items() if tp.topic == topic}
