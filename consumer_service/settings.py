@@ -61,6 +61,7 @@ class ConsumerSettings:
     max_future_skew: float = setting(86_400.0, "seconds that `LastChecked` may be ahead of the clock", 0)
     enable_org_allowlist: bool = setting(False, "store only organizations of `org_allowlist`")
     org_allowlist: str = setting("", "CSV file with a header and an organization in the first column")
+    shutdown_timeout: float = setting(25.0, "seconds for the batch in hand, when told to stop", 0)
     admin_host: str = setting("127.0.0.1", "address of the admin port")
     admin_port: int = setting(8081, "port for `/livez`, `/readyz`, `/metrics`; 0: any free one", 0, 65535)
 

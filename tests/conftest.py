@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.brokers import EmbeddedTestBroker
-from tests.support.kafka import REQUIRE_VARIABLE, ApacheKafka, KafkaMissing
+from tests.support.kafka import REQUIRE_VARIABLE, ApacheKafka, KafkaMissingError
 from tests.support.postgresql import SERVER_VARIABLE, ExternalPostgresql, PostgresqlServer
 from tests.support.processes import Process, Processes
 
@@ -16,7 +16,7 @@ STARTED = pytest.StashKey[list[Process]]()
 
 @pytest.fixture(scope="session")
 def embedded_broker() -> Iterator[EmbeddedTestBroker]:
-    """The broker from PyPI, one for all tests: use fresh names of topics and groups."""
+    """Yield the broker from PyPI, one for all tests: use fresh names of topics and groups."""
     broker = EmbeddedTestBroker()
     broker.start()
     yield broker
@@ -25,10 +25,10 @@ def embedded_broker() -> Iterator[EmbeddedTestBroker]:
 
 @pytest.fixture(scope="session")
 def apache_kafka() -> Iterator[ApacheKafka]:
-    """Apache Kafka, one for all tests: use fresh names of topics and groups. Skips where it can't run."""
+    """Yield Apache Kafka, one for all tests: use fresh names of topics and groups. Skip where it can't run."""
     try:
         broker = ApacheKafka()
-    except KafkaMissing as missing:
+    except KafkaMissingError as missing:
         if os.environ.get(REQUIRE_VARIABLE) == "1":
             pytest.fail(str(missing))
         pytest.skip(str(missing))
@@ -41,7 +41,7 @@ def apache_kafka() -> Iterator[ApacheKafka]:
 
 @pytest.fixture(params=["embedded", "apache"])
 def broker(request: pytest.FixtureRequest) -> EmbeddedTestBroker | ApacheKafka:
-    """Each broker in turn; a test that stops it starts it again."""
+    """Return each broker in turn; a test that stops it starts it again."""
     name = {"embedded": "embedded_broker", "apache": "apache_kafka"}[request.param]
     found: EmbeddedTestBroker | ApacheKafka = request.getfixturevalue(name)
     return found
@@ -49,7 +49,7 @@ def broker(request: pytest.FixtureRequest) -> EmbeddedTestBroker | ApacheKafka:
 
 @pytest.fixture(scope="session")
 def postgresql() -> Iterator[ExternalPostgresql]:
-    """A PostgreSQL server, one for all tests; a running one if `AGGREGATOR_TEST_POSTGRESQL` has its URL."""
+    """Yield a PostgreSQL server for all tests; a running one if `AGGREGATOR_TEST_POSTGRESQL` has its URL."""
     if os.environ.get(SERVER_VARIABLE):
         yield ExternalPostgresql(os.environ[SERVER_VARIABLE])
         return
@@ -63,7 +63,7 @@ def postgresql() -> Iterator[ExternalPostgresql]:
 
 @pytest.fixture
 def own_postgresql() -> Iterator[PostgresqlServer]:
-    """A PostgreSQL server for this test alone, which it may stop, kill and start again."""
+    """Yield a PostgreSQL server for this test alone, which it may stop, kill and start again."""
     server = PostgresqlServer()
     try:
         server.start()
@@ -74,25 +74,25 @@ def own_postgresql() -> Iterator[PostgresqlServer]:
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database_url(request: pytest.FixtureRequest) -> Iterator[str]:
-    """The URL of an empty database, on each engine in turn."""
+    """Yield the URL of an empty database, on each engine in turn."""
     yield from _empty_database(request, request.param)
 
 
 @pytest.fixture
 def postgresql_url(request: pytest.FixtureRequest) -> Iterator[str]:
-    """The URL of an empty database on PostgreSQL."""
+    """Yield the URL of an empty database on PostgreSQL."""
     yield from _empty_database(request, "postgresql")
 
 
 @pytest.fixture
 def sqlite_url(tmp_path: Path) -> str:
-    """The URL of an SQLite file that does not exist yet."""
+    """Return the URL of an SQLite file that does not exist yet."""
     return f"sqlite:///{tmp_path}/aggregator.db"
 
 
 @pytest.fixture
 def processes(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Processes]:
-    """Starts real processes; what still runs afterwards is killed, and a failure shows what they printed."""
+    """Yield a starter of real processes; all are killed afterwards, and a failure shows what they printed."""
     starter = Processes(tmp_path)
     request.node.stash[STARTED] = starter.started
     yield starter

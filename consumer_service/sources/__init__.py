@@ -39,6 +39,14 @@ class DeadLetter:
     detail: str
 
 
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """What became of dead letters: how many the topic has, and those that it refused as too large."""
+
+    sent: int = 0
+    too_large: Sequence[DeadLetter] = ()
+
+
 class SourceUnavailable(Exception):
     """The source can't do it at the moment; the text says why, and trying again later is right."""
 
@@ -66,11 +74,12 @@ class MessageSource(Protocol):
         SourceUnavailable if the broker could not take it.
         """
 
-    def send_dead_letters(self, letters: Sequence[DeadLetter]) -> None:
+    def send_dead_letters(self, letters: Sequence[DeadLetter]) -> Delivery:
         """Send rejected records to the dead letter topic and return when the broker has all of them.
 
-        Does nothing if none is configured. A letter that the topic refuses as too large is logged, counted
-        and left out. Raises SourceUnavailable for every other failure; sending all of them again is right.
+        Does nothing if none is configured. Letters that the topic refuses as too large are left out and returned;
+        the caller logs and counts them. Raises SourceUnavailable for every other failure; sending all of them
+        again is right.
         """
 
     def problem(self) -> str | None:

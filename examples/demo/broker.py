@@ -94,9 +94,7 @@ class EmbeddedBroker:
         deadline = time.monotonic() + START_TIMEOUT
         while time.monotonic() < deadline:
             if process.poll() is not None:
-                raise RuntimeError(
-                    f"the broker on {self.bootstrap} ended with exit code {process.returncode}"
-                )
+                raise RuntimeError(f"the broker on {self.bootstrap} ended with exit code {process.returncode}")
             try:
                 socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
             except OSError:

@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, unquote, urlsplit
 
 import psycopg2.extensions
 from peewee import Database, PostgresqlDatabase, SqliteDatabase
@@ -37,6 +37,14 @@ def open_reader(settings: DatabaseSettings, application: str) -> Database:
     name = "database.read_url" if settings.read_url.reveal() else "database.url"
     url = settings.read_url.reveal() or settings.url.reveal()
     return _open(url, name, settings, application, read_only=True)
+
+
+def missing_file(database: Database) -> Path | None:
+    """Return the file of an SQLite database that does not exist, None if it does or the engine is another one."""
+    if not isinstance(database, SqliteDatabase):
+        return None
+    file = Path(unquote(urlsplit(database.database).path))
+    return None if file.exists() else file
 
 
 def _open(url: str, name: str, settings: DatabaseSettings, application: str, read_only: bool) -> Database:

@@ -5,6 +5,7 @@ no SQLSTATE; there the class of the exception says the same.
 """
 
 import enum
+import re
 import sqlite3
 
 import peewee
@@ -24,6 +25,7 @@ class Fault(enum.Enum):
 
 _VALUES_CLASSES = ("22", "23", "54")
 _UNIQUE_VIOLATION = "23505"
+_REFUSALS = r'(database|role) ".*" does not exist|authentication failed|no pg_hba.conf entry|no password supplied'
 _OUTAGE_CLASSES = ("08", "40", "53", "55", "57", "58")
 
 
@@ -49,6 +51,15 @@ def describe(error: BaseException) -> str:
     diagnosis = getattr(cause, "diag", None)
     text = (diagnosis and diagnosis.message_primary) or str(cause).strip() or type(cause).__name__
     return str(text).splitlines()[0]
+
+
+def is_refused_for_good(error: BaseException) -> bool:
+    """Whether the server refuses the connection for what is in the URL: unknown database or role, wrong password.
+
+    A failed connection has no SQLSTATE in psycopg2, so the words of the server decide. In another language than
+    English it counts as an outage, which is waited out.
+    """
+    return re.search(_REFUSALS, str(_driver_error(error))) is not None
 
 
 def _driver_error(error: BaseException) -> BaseException:

@@ -25,14 +25,14 @@ STOP_TIMEOUT = 30.0
 JAVA_OPTIONS = ["-Xmx512m", "-Xms128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto"]
 
 
-class KafkaMissing(Exception):
+class KafkaMissingError(Exception):
     """Apache Kafka can't be run here; the text says in one line what is missing."""
 
 
 class ApacheKafka(Topics):
     """One broker on 127.0.0.1 with its own data, which a test can stop, kill and start again.
 
-    `settings` are added to its configuration. Raises KafkaMissing without a JDK or its jars.
+    `settings` are added to its configuration. Raises KafkaMissingError without a JDK or its jars.
     """
 
     def __init__(self, settings: dict[str, str] | None = None) -> None:
@@ -109,6 +109,9 @@ class ApacheKafka(Topics):
             "auto.create.topics.enable": "true",
             "message.max.bytes": "20000000",
             "file.delete.delay.ms": "100",
+            # a killed broker may register again only when its old registration has run out
+            "broker.session.timeout.ms": "3000",
+            "broker.heartbeat.interval.ms": "500",
             "log.segment.bytes": "67108864",
             **settings,
         }
@@ -119,12 +122,8 @@ class ApacheKafka(Topics):
         command = self._command(
             "kafka.tools.StorageTool", "format", "--cluster-id", cluster, "--config", str(self._configuration)
         )
-        result = subprocess.run(
-            command, cwd=self._folder, capture_output=True, text=True, check=False, timeout=60
-        )
-        assert result.returncode == 0, (
-            f"Kafka could not format its data folder:\n{result.stdout}{result.stderr}"
-        )
+        result = subprocess.run(command, cwd=self._folder, capture_output=True, text=True, check=False, timeout=60)
+        assert result.returncode == 0, f"Kafka could not format its data folder:\n{result.stdout}{result.stderr}"
 
     def _command(self, main_class: str, *arguments: str) -> list[str]:
         return [self._java, *JAVA_OPTIONS, "-cp", f"{self._jars}/*", main_class, *arguments]
@@ -133,9 +132,7 @@ class ApacheKafka(Topics):
         deadline = time.monotonic() + START_TIMEOUT
         while not _takes_requests(self.port):
             assert process.poll() is None, f"Apache Kafka ended with {process.returncode}:\n{self.log}"
-            assert time.monotonic() < deadline, (
-                f"no answer of Apache Kafka within {START_TIMEOUT:g} s:\n{self.log}"
-            )
+            assert time.monotonic() < deadline, f"no answer of Apache Kafka within {START_TIMEOUT:g} s:\n{self.log}"
             time.sleep(0.05)
 
     def _end(self, number: int) -> None:
@@ -151,28 +148,26 @@ class ApacheKafka(Topics):
 
 
 def find_java() -> str:
-    """Return the path of a Java that can run Kafka; KafkaMissing if there is none."""
+    """Return the path of a Java that can run Kafka; KafkaMissingError if there is none."""
     home = os.environ.get("JAVA_HOME")
     java = shutil.which("java", path=f"{home}/bin" if home else None)
     if java is None:
-        raise KafkaMissing(f"Apache Kafka needs a JDK {OLDEST_JAVA} or newer; there is no `java`")
+        raise KafkaMissingError(f"Apache Kafka needs a JDK {OLDEST_JAVA} or newer; there is no `java`")
     shown = subprocess.run([java, "-version"], capture_output=True, text=True, check=False).stderr
     version = re.search(r'version "(\d+)', shown)
     if version is None or int(version[1]) < OLDEST_JAVA:
-        raise KafkaMissing(
-            f"Apache Kafka needs a JDK {OLDEST_JAVA} or newer; `java` is {shown.splitlines()[:1]}"
-        )
+        raise KafkaMissingError(f"Apache Kafka needs a JDK {OLDEST_JAVA} or newer; `java` is {shown.splitlines()[:1]}")
     return java
 
 
 def fetch_jars() -> Path:
-    """Return the folder of Kafka's jars, filled by Maven the first time; KafkaMissing if that can't be done."""
+    """Return the folder of Kafka's jars, filled by Maven the first time; KafkaMissingError if it can't be."""
     folder = JARS / _pom_version()
     if folder.exists():
         return folder
     maven = shutil.which("mvn")
     if maven is None:
-        raise KafkaMissing("Apache Kafka's jars are fetched by Maven; there is no `mvn`")
+        raise KafkaMissingError("Apache Kafka's jars are fetched by Maven; there is no `mvn`")
     JARS.mkdir(parents=True, exist_ok=True)
     fetched = Path(tempfile.mkdtemp(dir=JARS))
     command = [
@@ -188,7 +183,7 @@ def fetch_jars() -> Path:
     if result.returncode:
         shutil.rmtree(fetched)
         last = (result.stdout + result.stderr).strip().splitlines()[:1]
-        raise KafkaMissing(f"Maven could not fetch Apache Kafka's jars: {last}")
+        raise KafkaMissingError(f"Maven could not fetch Apache Kafka's jars: {last}")
     try:
         fetched.rename(folder)
     except OSError:

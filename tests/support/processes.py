@@ -110,9 +110,7 @@ class Processes:
         self._folder = folder
         self.started: list[Process] = []
 
-    def start(
-        self, name: str, command: Sequence[str], environment: Mapping[str, str] | None = None
-    ) -> Process:
+    def start(self, name: str, command: Sequence[str], environment: Mapping[str, str] | None = None) -> Process:
         """Start `command`, for example `[sys.executable, "-m", "consumer_service.cli", "run"]`."""
         log = self._folder / f"{len(self.started)}-{name}.log"
         process = Process(name, command, log, environment)

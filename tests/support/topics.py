@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import NewTopic
-from kafka.errors import UnknownTopicOrPartitionError
 
 TIMEOUT = 20.0
 
@@ -33,9 +32,7 @@ class Topics:
 
     def create_topic(self, name: str, partitions: int = 1, config: dict[str, str] | None = None) -> str:
         """Make a topic, return its name, and come back when it can be used."""
-        with_config = NewTopic(
-            name=name, num_partitions=partitions, replication_factor=1, topic_configs=config or {}
-        )
+        with_config = NewTopic(name=name, num_partitions=partitions, replication_factor=1, topic_configs=config or {})
         client = KafkaAdminClient(bootstrap_servers=self.bootstrap)
         try:
             client.create_topics([with_config])
@@ -78,7 +75,7 @@ class Topics:
             producer.close(TIMEOUT)
 
     def read(self, topic: str, count: int, timeout: float = TIMEOUT) -> list[Sent]:
-        """Return the first `count` records of a topic, fewer if there aren't as many within `timeout` seconds."""
+        """Return the first `count` records of a topic, fewer if they don't come within `timeout` seconds."""
         consumer = KafkaConsumer(
             bootstrap_servers=self.bootstrap,
             enable_auto_commit=False,

@@ -12,8 +12,8 @@ def eventually(
 ) -> T:
     """Call `condition` until it returns something true, and return that.
 
-    An AssertionError in it counts as not yet. Raises AssertionError naming `what`, the last result and the last
-    error after `timeout` seconds; `interval` is the pause between two calls in seconds.
+    An AssertionError in it counts as not yet. After `timeout` seconds raises AssertionError, naming `what` and
+    the last result or error; `interval` is the pause between two calls in seconds.
     """
     deadline = time.monotonic() + timeout
     while True:

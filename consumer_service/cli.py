@@ -1,0 +1,85 @@
+"""The command `aggregator-consumer`."""
+
+import signal
+from functools import partial
+from pathlib import Path
+from threading import Event
+
+import click
+
+from consumer_service.process import run_until_stopped
+from consumer_service.settings import ConsumerProcessSettings
+from libaggregator import logs
+from libaggregator.commands import config_option, load_or_exit, print_health, print_settings, refuse
+from libaggregator.settings import SettingsError
+from libaggregator.storage.connections import open_writer
+from libaggregator.storage.faults import DATABASE_ERRORS, describe
+from libaggregator.storage.schema import SchemaError
+from libaggregator.storage.schema import migrate as migrate_database
+
+
+@click.group()
+@click.version_option(package_name="insights-results-aggregator")
+def main() -> None:
+    """Store the rule engine's results of clusters, as they come, in a SQL database."""
+
+
+@main.command()
+@config_option
+def run(config_file: Path | None) -> None:
+    """Read messages and store them until SIGTERM or SIGINT, or until a source that ends has ended."""
+    settings = load_or_exit(ConsumerProcessSettings, config_file).settings
+    logs.configure(settings.logging)
+    stop = Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, partial(_stop, stop))
+    try:
+        run_until_stopped(settings, stop)
+    except SettingsError as error:
+        refuse(*error.problems)
+    except SchemaError as error:
+        refuse(str(error))
+
+
+@main.command()
+@config_option
+def migrate(config_file: Path | None) -> None:
+    """Make the tables in an empty database, or continue where a broken run ended."""
+    settings = load_or_exit(ConsumerProcessSettings, config_file).settings
+    logs.configure(settings.logging)
+    try:
+        steps = migrate_database(open_writer(settings.database, "aggregator-consumer migrate"))
+    except (SettingsError, SchemaError) as error:
+        refuse(str(error))
+    except DATABASE_ERRORS as error:
+        raise click.ClickException(f"the database does not do it: {describe(error)}") from None
+    for step in steps:
+        click.echo(f"done: {step}")
+    click.echo("the schema is up to date")
+
+
+@main.command()
+@click.option("--live", is_flag=True, help="Ask whether the process lives, not whether it is ready.")
+@config_option
+def health(config_file: Path | None, live: bool) -> None:
+    """Ask a running consumer on this host; exit status 0 if it is well, 1 if not."""
+    settings = load_or_exit(ConsumerProcessSettings, config_file).settings.consumer
+    print_health(settings.admin_host, settings.admin_port, "/livez" if live else "/readyz")
+
+
+@main.command()
+@config_option
+def config(config_file: Path | None) -> None:
+    """Print the settings in force and where each came from, secrets masked."""
+    print_settings(ConsumerProcessSettings, load_or_exit(ConsumerProcessSettings, config_file))
+
+
+def _stop(stop: Event, number: int, frame: object) -> None:
+    """End after the batch in hand; a second signal ends at once."""
+    stop.set()
+    for again in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(again, signal.SIG_DFL)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,151 @@
+"""Puts the consumer's parts together, starts it and ends it."""
+
+import os
+from collections.abc import Callable
+from datetime import timedelta
+from functools import partial
+from threading import Event, Thread
+
+import structlog
+from peewee import Database
+from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
+
+from consumer_service.allowlist import read_allowlist
+from consumer_service.engines import engine_for
+from consumer_service.metrics import ConsumerMetrics
+from consumer_service.pipeline import Pipeline
+from consumer_service.runner import BatchLimit, Outages, Runner
+from consumer_service.settings import ConsumerProcessSettings, ConsumerSettings
+from consumer_service.sources import find_source
+from consumer_service.writer import Writer
+from libaggregator.admin import AdminServer, Health, Heartbeat
+from libaggregator.clock import utc_now
+from libaggregator.messages import Limits
+from libaggregator.settings import SettingsError
+from libaggregator.storage.connections import missing_file, open_writer
+from libaggregator.storage.faults import DATABASE_ERRORS, describe, is_refused_for_good
+from libaggregator.storage.schema import SchemaError, check_schema
+
+_RETRY_SECONDS = 1.0
+
+log = structlog.get_logger(__name__)
+
+
+def run_until_stopped(settings: ConsumerProcessSettings, stop: Event) -> None:
+    """Consume until `stop` is set or the source has ended.
+
+    Raises SettingsError or SchemaError if it can't begin with these settings or this database; while database or
+    broker are away it waits.
+    """
+    registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
+    PlatformCollector(registry=registry)
+    metrics = ConsumerMetrics(registry)
+    outages = Outages(metrics)
+    heartbeat = Heartbeat(settings.kafka.max_poll_interval)
+    create_source = find_source(settings.consumer.source)
+    pipeline = Pipeline(_limits(settings.consumer), _allowlist(settings.consumer), utc_now)
+    database = open_writer(settings.database, "aggregator-consumer")
+
+    def consume() -> None:
+        if not _wait_for_schema(database, outages, heartbeat, stop):
+            return
+        writer = Writer(engine_for(database), utc_now)
+        limit = BatchLimit(settings.consumer.max_batch, settings.kafka.max_poll_interval)
+        source = create_source(settings)
+        try:
+            Runner(
+                source=source,
+                pipeline=pipeline,
+                writer=writer,
+                limit=limit,
+                metrics=metrics,
+                outages=outages,
+                heartbeat=heartbeat,
+                stop=stop,
+            ).run()
+        finally:
+            source.close()
+            database.close()
+
+    health = Health(
+        live={"loop": heartbeat.check},
+        ready={part: partial(outages.problem, part) for part in ("database", "source")},
+    )
+    admin = _open_admin(settings.consumer, health, registry)
+    admin.start()
+    log.info("consumer started", admin=f"http://{settings.consumer.admin_host}:{admin.port}")
+    try:
+        _run_beside(consume, stop, settings.consumer.shutdown_timeout)
+    finally:
+        admin.stop()
+    log.info("consumer stopped")
+
+
+def _limits(settings: ConsumerSettings) -> Limits:
+    return Limits(settings.max_message_bytes, settings.max_nesting, timedelta(seconds=settings.max_future_skew))
+
+
+def _allowlist(settings: ConsumerSettings) -> frozenset[int] | None:
+    if not settings.enable_org_allowlist:
+        return None
+    organizations = read_allowlist(settings.org_allowlist)
+    if not organizations:
+        log.warning("the allowlist names no organization, nothing will be stored", file=settings.org_allowlist)
+    return organizations
+
+
+def _open_admin(settings: ConsumerSettings, health: Health, registry: CollectorRegistry) -> AdminServer:
+    try:
+        return AdminServer(settings.admin_host, settings.admin_port, health, registry)
+    except OSError as error:
+        place = f"{settings.admin_host}:{settings.admin_port}"
+        raise SettingsError([f"consumer.admin_port: can't listen on {place}: {error.strerror}"]) from None
+
+
+def _wait_for_schema(database: Database, outages: Outages, heartbeat: Heartbeat, stop: Event) -> bool:
+    """Return True as soon as the database is there with a schema that can be used, False if told to stop."""
+    if file := missing_file(database):
+        raise SchemaError(f"database.url: there is no file {file}; run `aggregator-consumer migrate` first")
+    while True:
+        try:
+            pending = check_schema(database)
+            break
+        except DATABASE_ERRORS as error:
+            if is_refused_for_good(error):
+                raise SchemaError(f"database.url: {describe(error)}") from None
+            outages.began("database", describe(error))
+            database.close()
+        heartbeat.beat()
+        if stop.wait(_RETRY_SECONDS):
+            return False
+    outages.ended("database")
+    if pending:
+        log.warning("steps are missing in the schema, run `aggregator-consumer migrate`", missing=pending)
+    return True
+
+
+def _run_beside(work: Callable[[], None], stop: Event, shutdown_timeout: float) -> None:
+    """Run `work` in a thread, so that signals are heard even while the database driver blocks in a call.
+
+    If it is not done `shutdown_timeout` seconds after `stop`, the process ends at once: nothing was committed for
+    what it has in hand, so it comes again. Raises what `work` raises.
+    """
+    errors: list[BaseException] = []
+
+    def guarded() -> None:
+        try:
+            work()
+        except BaseException as error:
+            errors.append(error)
+
+    thread = Thread(target=guarded, name="consumer", daemon=True)
+    thread.start()
+    while thread.is_alive() and not stop.is_set():
+        thread.join(1.0)
+    thread.join(shutdown_timeout)
+    if thread.is_alive():
+        log.warning("the batch in hand is given up, it will come again", waited_seconds=shutdown_timeout)
+        os._exit(0)
+    if errors:
+        raise errors[0]

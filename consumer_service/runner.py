@@ -1,0 +1,237 @@
+"""The loop of the consumer: poll, sort, write, dead letters, commit (`docs/architecture.md`).
+
+A fault of database or source is waited out, and the step is done again as a whole; what the loop did before is
+never undone, because each step has no effect when it is done twice.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from threading import Event
+from typing import TypeVar
+
+import structlog
+from tenacity import RetryCallState, wait_exponential_jitter
+
+from consumer_service.engines import Conflict
+from consumer_service.metrics import ConsumerMetrics
+from consumer_service.pipeline import Batch, Pipeline, Rejected
+from consumer_service.sources import DeadLetter, MessageSource, Partition, Record, SourceUnavailable
+from consumer_service.writer import Writer, Written
+from libaggregator.admin import Heartbeat
+from libaggregator.storage.faults import DATABASE_ERRORS, describe, sqlstate_of
+
+T = TypeVar("T")
+
+POLL_SECONDS = 0.5
+"""How long the loop waits for records before it looks whether it has to stop."""
+
+_PING_SECONDS = 5.0
+_FASTEST_RETRY, _SLOWEST_RETRY = 0.1, 10.0
+_CONFLICTS = ("40001", "40P01", "23505")
+
+log = structlog.get_logger(__name__)
+
+
+class Stopped(Exception):
+    """The process has to end while a step is still waiting for database or source."""
+
+
+class BatchLimit:
+    """How many records a batch may have, so that one write stays well below `max_poll_interval`."""
+
+    def __init__(self, most: int, max_poll_interval: float) -> None:
+        self._most = most
+        self._slow = max_poll_interval / 3
+        self.records = most
+
+    def observe(self, records: int, seconds: float) -> None:
+        """Learn from a batch of so many records that was written in so many seconds."""
+        if seconds > self._slow:
+            self.records = max(1, min(self.records, records) // 2)
+        elif seconds < self._slow / 4:
+            self.records = min(self._most, self.records * 2)
+
+
+class Outages:
+    """What is away at the moment, for logs, metrics and readiness; each outage is reported once."""
+
+    def __init__(self, metrics: ConsumerMetrics) -> None:
+        self._metrics = metrics
+        self._problems: dict[str, str | None] = {"database": "not used yet", "source": "not used yet"}
+        self._reported: set[str] = set()
+        for part in self._problems:
+            metrics.available.labels(part).set(0)
+
+    def began(self, part: str, problem: str) -> None:
+        """Tell that a part failed."""
+        if part not in self._reported:
+            log.warning(f"{part} unavailable, waiting for it", problem=problem)
+        self._reported.add(part)
+        self._problems[part] = problem
+        self._metrics.available.labels(part).set(0)
+
+    def ended(self, part: str) -> None:
+        """Tell that a part worked."""
+        if part in self._reported:
+            log.info(f"{part} available again")
+        self._reported.discard(part)
+        self._problems[part] = None
+        self._metrics.available.labels(part).set(1)
+
+    def problem(self, part: str) -> str | None:
+        """Return what is wrong with a part, None if it worked lately."""
+        return self._problems[part]
+
+
+class Runner:
+    """Moves messages from a source into the database until it is told to stop or the source has ended."""
+
+    def __init__(
+        self,
+        *,
+        source: MessageSource,
+        pipeline: Pipeline,
+        writer: Writer,
+        limit: BatchLimit,
+        metrics: ConsumerMetrics,
+        outages: Outages,
+        heartbeat: Heartbeat,
+        stop: Event,
+    ) -> None:
+        self._source = source
+        self._pipeline = pipeline
+        self._writer = writer
+        self._limit = limit
+        self._metrics = metrics
+        self._outages = outages
+        self._heartbeat = heartbeat
+        self._stop = stop
+        self._wait = wait_exponential_jitter(initial=_FASTEST_RETRY, max=_SLOWEST_RETRY, jitter=_FASTEST_RETRY)
+        self._next_ping = 0.0
+
+    def run(self) -> None:
+        """Go on until `stop` is set; the batch in hand is finished, but in an outage it is given up uncommitted."""
+        try:
+            while not self._stop.is_set() and not self._source.exhausted:
+                self._heartbeat.beat()
+                records = self._poll()
+                if records:
+                    self._handle(records)
+                else:
+                    self._ping()
+        except Stopped:
+            log.info("stopped during an outage, nothing committed for the batch in hand")
+
+    def _poll(self) -> Sequence[Record]:
+        def poll() -> Sequence[Record]:
+            return self._source.poll(POLL_SECONDS, self._limit.records)
+
+        return self._until_done("poll", poll)
+
+    def _handle(self, records: Sequence[Record]) -> None:
+        with self._timed("sort"):
+            batch = self._pipeline.sort(records)
+        begin = time.monotonic()
+        with self._timed("write"):
+            written = self._until_done("write", lambda: self._writer.write(batch.accepted, batch.rejected))
+        self._limit.observe(len(records), time.monotonic() - begin)
+        self._report(batch, written)
+        if written.rejected:
+            with self._timed("dead_letters"):
+                self._send_dead_letters(written.rejected)
+        with self._timed("commit"):
+            self._until_done("commit", lambda: self._source.commit(_offsets_after(records)))
+
+    def _send_dead_letters(self, rejected: Sequence[Rejected]) -> None:
+        letters = [DeadLetter(entry.record, entry.reason, entry.detail) for entry in rejected]
+        delivery = self._until_done("dead_letters", lambda: self._source.send_dead_letters(letters))
+        self._metrics.dead_letters.labels("sent").inc(delivery.sent)
+        for letter in delivery.too_large:
+            self._metrics.dead_letters.labels("too_large").inc()
+            log.warning("dead letter too large for its topic, only consumer_error has it", **_place(letter.record))
+
+    def _ping(self) -> None:
+        """Notice an outage of the database also while there is nothing to write."""
+        if time.monotonic() >= self._next_ping:
+            self._until_done("ping", self._writer.ping)
+            self._next_ping = time.monotonic() + _PING_SECONDS
+
+    def _until_done(self, step: str, action: Callable[[], T]) -> T:
+        """Do a step until it succeeds, and stay a member of the group meanwhile; raises Stopped if told to."""
+        attempt = RetryCallState(None, None, (), {})  # type: ignore[arg-type]
+        while True:
+            try:
+                result = action()
+            except Conflict as conflict:
+                log.info("conflict with another consumer, the batch is done again", problem=str(conflict))
+            except DATABASE_ERRORS as error:
+                if sqlstate_of(error) in _CONFLICTS:
+                    log.info("conflict with another consumer, the batch is done again", problem=describe(error))
+                else:
+                    self._outages.began("database", describe(error))
+            except SourceUnavailable as error:
+                self._outages.began("source", str(error))
+            else:
+                self._settle(step)
+                return result
+            self._metrics.retries.labels(step).inc()
+            self._stay_alive(self._wait(attempt))
+            attempt.attempt_number += 1
+
+    def _settle(self, step: str) -> None:
+        """Note that a step worked; a source can wait for its broker and return nothing, without an error."""
+        if step in ("write", "ping"):
+            self._outages.ended("database")
+        elif problem := self._source.problem():
+            self._outages.began("source", problem)
+        else:
+            self._outages.ended("source")
+
+    def _stay_alive(self, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while (remaining := deadline - time.monotonic()) > 0:
+            if self._stop.is_set():
+                raise Stopped
+            self._heartbeat.beat()
+            self._source.keep_alive(min(remaining, POLL_SECONDS))
+
+    def _report(self, batch: Batch, written: Written) -> None:
+        """Count and log what became of each message, once it is certain."""
+        skipped = [*batch.skipped, *written.stale]
+        self._metrics.batch_messages.observe(len(written.stored) + len(skipped) + len(written.rejected))
+        self._metrics.messages.labels("stored", "").inc(len(written.stored))
+        for skip in skipped:
+            self._metrics.messages.labels("skipped", skip.reason).inc()
+            log.debug("message skipped", reason=skip.reason, **_place(skip.record))
+        for rejection in written.rejected:
+            self._metrics.messages.labels("rejected", rejection.reason).inc()
+            log.warning(
+                "message rejected", reason=rejection.reason, detail=rejection.detail, **_place(rejection.record)
+            )
+        for entry in written.stored:
+            message = entry.message
+            log.debug(
+                "message stored",
+                org_id=message.org_id,
+                cluster=message.cluster,
+                request_id=message.request_id,
+                **_place(entry.record),
+            )
+        if written.stored:
+            self._metrics.last_stored.set_to_current_time()
+        log.info("batch done", stored=len(written.stored), skipped=len(skipped), rejected=len(written.rejected))
+
+    @contextmanager
+    def _timed(self, step: str) -> Iterator[None]:
+        with self._metrics.step_seconds.labels(step).time():
+            yield
+
+
+def _offsets_after(records: Sequence[Record]) -> dict[Partition, int]:
+    """Return where each partition goes on after these records."""
+    return {Partition(record.topic, record.partition): record.offset + 1 for record in records}
+
+
+def _place(record: Record) -> dict[str, object]:
+    return {"topic": record.topic, "partition": record.partition, "offset": record.offset}

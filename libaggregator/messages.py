@@ -1,0 +1,374 @@
+"""The consumed format: from the bytes of one record to a message, or to the reason why it is unusable.
+
+The rules are those of `docs/messages.md`, sections 1 to 5. Here they are applied in the order in which the reasons
+of section 5 apply; how JSON is read is left to `raw_json`, so that `details` and `Report` keep their bytes.
+"""
+
+import enum
+import re
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TypeVar
+
+import msgspec
+
+from libaggregator.identifiers import InvalidClusterID, parse_cluster_id
+from libaggregator.payloads import BadCompression, TooLarge, inflate
+from libaggregator.raw_json import (
+    InvalidJSON,
+    ObjectReader,
+    is_nested_deeper,
+    members,
+    read_array,
+    read_string,
+)
+from libaggregator.rules import rule_fqdn, rule_selector
+from libaggregator.times import parse_time
+
+S = TypeVar("S", bound=msgspec.Struct)
+
+MAX_ORG_ID = 4_294_967_295
+MAX_VERSION = 255
+MAX_REQUEST_ID_LENGTH = 200
+VERSION_INFO_ID = "version_info|CLUSTER_VERSION_INFO"
+
+
+class Reason(enum.StrEnum):
+    """Why a message is rejected; closed list (`docs/messages.md`, section 5), in the order in which they apply."""
+
+    TOO_LARGE = "too_large"
+    BAD_COMPRESSION = "bad_compression"
+    NOT_JSON = "not_json"
+    MISSING_ATTRIBUTE = "missing_attribute"
+    BAD_ATTRIBUTE = "bad_attribute"
+    FROM_THE_FUTURE = "from_the_future"
+    BAD_REPORT = "bad_report"
+    NOT_STORABLE = "not_storable"
+    """The database refused the values; `decode` never gives this one."""
+
+
+class InvalidMessage(Exception):
+    """A message that can never be stored.
+
+    `detail` names the attribute and what was expected, in at most 1,000 characters; it never shows the payload.
+    """
+
+    def __init__(self, reason: Reason, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a message may be at most: size as it came and inflated, nesting, and `LastChecked` ahead of the clock."""
+
+    max_bytes: int = 10_485_760
+    max_nesting: int = 500
+    max_future_skew: timedelta = timedelta(days=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """One entry of a report; `details` is its JSON text byte for byte, `null` if it had none."""
+
+    component: str
+    error_key: str
+    details: str
+
+    @property
+    def rule_fqdn(self) -> str:
+        """The component without one trailing `.report`."""
+        return rule_fqdn(self.component)
+
+    @property
+    def rule_selector(self) -> str:
+        """The rule FQDN, `|`, and the error key."""
+        return rule_selector(self.rule_fqdn, self.error_key)
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A usable message. Times are naive UTC with microseconds, absent values are None."""
+
+    org_id: int
+    cluster: str
+    """In canonical form: lower case with hyphens."""
+    report: str
+    """The JSON text of `Report`, byte for byte."""
+    last_checked_at: datetime
+    gathered_at: datetime | None
+    hits: tuple[Hit, ...]
+    """One for each component and key, in the order of their first appearance; of equal ones the last."""
+    cluster_version: str | None
+    version: int | None
+    """Of the format, 0 to 255; only 1 and 2 are known."""
+    request_id: str
+    """For the log, at most 200 characters, empty if there was none."""
+    is_empty: bool
+    """There was nothing to analyse (`docs/messages.md`, section 3): nothing to store, `hits` is empty."""
+
+
+_ABSENT = msgspec.Raw(b"")
+_MISSING = (b"", b"null")
+
+
+class _Envelope(msgspec.Struct):
+    org_id: msgspec.Raw = msgspec.field(default=_ABSENT, name="OrgID")
+    cluster_name: msgspec.Raw = msgspec.field(default=_ABSENT, name="ClusterName")
+    last_checked: msgspec.Raw = msgspec.field(default=_ABSENT, name="LastChecked")
+    report: msgspec.Raw = msgspec.field(default=_ABSENT, name="Report")
+    version: msgspec.Raw = msgspec.field(default=_ABSENT, name="Version")
+    metadata: msgspec.Raw = msgspec.field(default=_ABSENT, name="Metadata")
+    request_id: msgspec.Raw = msgspec.field(default=_ABSENT, name="RequestId")
+
+
+class _Metadata(msgspec.Struct):
+    gathering_time: msgspec.Raw = _ABSENT
+
+
+class _Report(msgspec.Struct):
+    reports: msgspec.Raw = _ABSENT
+    fingerprints: msgspec.Raw = _ABSENT
+    system: msgspec.Raw = _ABSENT
+    info: msgspec.Raw = _ABSENT
+
+
+class _System(msgspec.Struct):
+    hostname: msgspec.Raw = _ABSENT
+
+
+class _Hit(msgspec.Struct):
+    component: msgspec.Raw = _ABSENT
+    key: msgspec.Raw = _ABSENT
+    details: msgspec.Raw = _ABSENT
+
+
+class _Info(msgspec.Struct):
+    info_id: msgspec.Raw = _ABSENT
+    details: msgspec.Raw = _ABSENT
+
+
+class _VersionInfo(msgspec.Struct):
+    version: msgspec.Raw = _ABSENT
+
+
+_ENVELOPE = ObjectReader(_Envelope)
+_METADATA = ObjectReader(_Metadata)
+_REPORT = ObjectReader(_Report)
+_SYSTEM = ObjectReader(_System)
+_HIT = ObjectReader(_Hit)
+_INFO = ObjectReader(_Info)
+_VERSION_INFO = ObjectReader(_VersionInfo)
+
+_INTEGER = re.compile(rb"-?(?:0|[1-9][0-9]{0,9})")
+_EMPTY = re.compile(rb"null|\[[ \t\n\r]*\]|\{[ \t\n\r]*\}")
+_NOT_STORABLE = re.compile("[\x00\ud800-\udfff]")
+
+
+def decode(payload: bytes | None, limits: Limits, now: datetime) -> Message:
+    """Return the message in the value of a record, as it came from the topic; None is a null value.
+
+    `now` is the consumer's clock, naive UTC. Raises InvalidMessage with the first reason of `docs/messages.md`,
+    section 5, that applies.
+    """
+    envelope = _read_envelope(_json_text(payload, limits))
+    _check_required(envelope)
+    org_id = _integer("OrgID", bytes(envelope.org_id), 1, MAX_ORG_ID)
+    cluster = _cluster(envelope.cluster_name)
+    last_checked_at = _last_checked_at(envelope.last_checked)
+    report_text = bytes(envelope.report)
+    if not report_text.startswith(b"{"):
+        raise InvalidMessage(Reason.BAD_ATTRIBUTE, "Report: expected an object")
+    version = _version(bytes(envelope.version))
+    if last_checked_at - now > limits.max_future_skew:
+        skew = limits.max_future_skew.total_seconds()
+        raise InvalidMessage(Reason.FROM_THE_FUTURE, f"LastChecked: expected at most {skew:g} s ahead of the clock")
+    report = _REPORT.read(report_text)
+    is_empty = _is_empty_report(report, report_text)
+    return Message(
+        org_id=org_id,
+        cluster=cluster,
+        report=report_text.decode(),
+        last_checked_at=last_checked_at,
+        gathered_at=_gathered_at(envelope.metadata),
+        hits=() if is_empty else _hits(bytes(report.reports)),
+        cluster_version=None if is_empty else _cluster_version(bytes(report.info)),
+        version=version,
+        request_id=_request_id(envelope.request_id),
+        is_empty=is_empty,
+    )
+
+
+def _json_text(payload: bytes | None, limits: Limits) -> bytes:
+    """Return the text in a payload: not too large, inflated, UTF-8, and not nested too deep."""
+    if payload is None:
+        raise InvalidMessage(Reason.NOT_JSON, "expected a JSON object, got a null value")
+    try:
+        text = inflate(payload, limits.max_bytes)
+        text.decode()
+    except TooLarge as error:
+        raise InvalidMessage(Reason.TOO_LARGE, str(error)) from None
+    except BadCompression as error:
+        raise InvalidMessage(Reason.BAD_COMPRESSION, str(error)) from None
+    except UnicodeDecodeError:
+        raise InvalidMessage(Reason.NOT_JSON, "expected UTF-8") from None
+    if is_nested_deeper(text, limits.max_nesting):
+        raise InvalidMessage(Reason.NOT_JSON, f"expected at most {limits.max_nesting} levels of nesting")
+    return text
+
+
+def _read_envelope(text: bytes) -> _Envelope:
+    try:
+        return _ENVELOPE.read(text)
+    except InvalidJSON:
+        raise InvalidMessage(Reason.NOT_JSON, "expected one valid JSON object and nothing else") from None
+
+
+def _check_required(envelope: _Envelope) -> None:
+    required = {
+        "OrgID": envelope.org_id,
+        "ClusterName": envelope.cluster_name,
+        "LastChecked": envelope.last_checked,
+        "Report": envelope.report,
+    }
+    for name, value in required.items():
+        if bytes(value) in _MISSING:
+            raise InvalidMessage(Reason.MISSING_ATTRIBUTE, f"{name}: required, but absent or null")
+
+
+def _integer(name: str, text: bytes, minimum: int, maximum: int) -> int:
+    value = int(text) if _INTEGER.fullmatch(text) else None
+    if value is None or not minimum <= value <= maximum:
+        raise InvalidMessage(Reason.BAD_ATTRIBUTE, f"{name}: expected an integer from {minimum} to {maximum}")
+    return value
+
+
+def _version(text: bytes) -> int | None:
+    return None if text in _MISSING else _integer("Version", text, 0, MAX_VERSION)
+
+
+def _cluster(value: msgspec.Raw) -> str:
+    try:
+        return parse_cluster_id(_string(value) or "")
+    except InvalidClusterID:
+        raise InvalidMessage(Reason.BAD_ATTRIBUTE, "ClusterName: expected a UUID") from None
+
+
+def _last_checked_at(value: msgspec.Raw) -> datetime:
+    try:
+        return parse_time(_string(value) or "")
+    except ValueError as error:
+        raise InvalidMessage(Reason.BAD_ATTRIBUTE, f"LastChecked: {error}") from None
+
+
+def _gathered_at(value: msgspec.Raw) -> datetime | None:
+    """Return `Metadata.gathering_time` if it is a time; anything else, and the first instant of year 1, is none."""
+    metadata = _object(_METADATA, value)
+    if metadata is None:
+        return None
+    try:
+        gathered_at = parse_time(_string(metadata.gathering_time) or "")
+    except ValueError:
+        return None
+    return None if gathered_at == datetime.min else gathered_at
+
+
+def _request_id(value: msgspec.Raw) -> str:
+    text = bytes(value)
+    if text in _MISSING:
+        return ""
+    string = _string(value)
+    shown = text.decode() if string is None else string
+    return shown[:MAX_REQUEST_ID_LENGTH].encode(errors="replace").decode()
+
+
+def _is_empty_report(report: _Report, text: bytes) -> bool:
+    """Say whether there was nothing to analyse: a required name is missing, and every attribute is empty."""
+    is_there = {
+        "reports": bytes(report.reports) not in _MISSING,
+        "fingerprints": bytes(report.fingerprints) != b"",
+        "system": bytes(report.system) != b"",
+    }
+    if all(is_there.values()):
+        return False
+    # names given twice: the last one counts, so that all have to be read before any is looked at
+    attributes = dict(members(text))
+    if all(_is_empty_attribute(name, value) for name, value in attributes.items()):
+        return True
+    missing = ", ".join(name for name in is_there if not is_there[name])
+    raise InvalidMessage(Reason.BAD_REPORT, f"Report: expected also {missing}, since it is not empty")
+
+
+def _is_empty_attribute(name: str, value: bytes) -> bool:
+    if name == "analysis_metadata" or _EMPTY.fullmatch(value):
+        return True
+    if name != "system" or not value.startswith(b"{"):
+        return False
+    return bytes(_SYSTEM.read(value).hostname) in (*_MISSING, b'""')
+
+
+def _hits(text: bytes) -> tuple[Hit, ...]:
+    if not text.startswith(b"["):
+        raise InvalidMessage(Reason.BAD_REPORT, "Report.reports: expected an array")
+    hits: dict[tuple[str, str], Hit] = {}
+    for index, entry in enumerate(read_array(text)):
+        hit = _hit(entry, index)
+        hits[hit.component, hit.error_key] = hit
+    return tuple(hits.values())
+
+
+def _hit(entry: bytes, index: int) -> Hit:
+    if not entry.startswith(b"{"):
+        raise InvalidMessage(Reason.BAD_REPORT, f"Report.reports[{index}]: expected an object")
+    hit = _HIT.read(entry)
+    component = _storable_text(hit.component)
+    if not component or not rule_fqdn(component):
+        raise _bad_hit(index, "component")
+    error_key = _storable_text(hit.key)
+    if not error_key:
+        raise _bad_hit(index, "key")
+    return Hit(component, error_key, bytes(hit.details).decode() or "null")
+
+
+def _bad_hit(index: int, name: str) -> InvalidMessage:
+    expected = "a text that is not empty, without NUL and lone surrogates"
+    return InvalidMessage(Reason.BAD_REPORT, f"Report.reports[{index}].{name}: expected {expected}")
+
+
+def _cluster_version(text: bytes) -> str | None:
+    """Return the version in the last entry of `info` that has a usable one."""
+    if text in _MISSING:
+        return None
+    if not text.startswith(b"["):
+        raise InvalidMessage(Reason.BAD_REPORT, "Report.info: expected an array")
+    version = None
+    for entry in read_array(text):
+        version = _version_of_entry(entry) or version
+    return version
+
+
+def _version_of_entry(entry: bytes) -> str | None:
+    info = _object(_INFO, entry)
+    if info is None or _string(info.info_id) != VERSION_INFO_ID:
+        return None
+    details = _object(_VERSION_INFO, info.details)
+    return None if details is None else _storable_text(details.version)
+
+
+def _object(reader: ObjectReader[S], value: bytes | msgspec.Raw) -> S | None:
+    """Return what is in a JSON value if it is an object."""
+    text = bytes(value)
+    return reader.read(text) if text.startswith(b"{") else None
+
+
+def _string(value: msgspec.Raw) -> str | None:
+    """Return what a JSON value says if it is a string."""
+    text = bytes(value)
+    return read_string(text) if text.startswith(b'"') else None
+
+
+def _storable_text(value: msgspec.Raw) -> str | None:
+    """Return what a JSON value says if it is a string that is not empty and that a database can store."""
+    text = _string(value)
+    return None if not text or _NOT_STORABLE.search(text) else text
