@@ -15,6 +15,8 @@ from urllib.parse import parse_qs, urlsplit
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
+_LOOK_SECONDS = 0.05  # how often the thread looks whether it has to stop
+
 Check = Callable[[], str | None]
 """Returns None if all is well, else in one line what is not."""
 
@@ -51,7 +53,7 @@ class AdminServer:
         """Bind the port at once, so that one that is taken raises OSError here; 0 takes any free one."""
         handler = type("Handler", (_Handler,), {"health": health, "registry": registry})
         self._server = _Server((host, port), handler)
-        self._thread = Thread(target=self._server.serve_forever, name="admin", daemon=True)
+        self._thread = Thread(target=self._server.serve_forever, args=(_LOOK_SECONDS,), name="admin", daemon=True)
 
     @property
     def port(self) -> int:

@@ -10,8 +10,8 @@ import structlog
 
 from libaggregator.settings import LoggingSettings
 
-# Clients that report every retry of an outage, which this program reports once itself.
-_TALKATIVE = ("kafka", "peewee", "waitress.queue")
+# Clients that report every retry of an outage as an error, ten times a second; this program reports it once.
+_TALKATIVE = ("kafka", "waitress.queue")
 
 
 def configure(settings: LoggingSettings) -> None:
@@ -39,8 +39,9 @@ def configure(settings: LoggingSettings) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(settings.level.upper())
-    for name in _TALKATIVE:
-        logging.getLogger(name).setLevel(max(logging.ERROR, root.level))
+    if settings.level != "debug":
+        for name in _TALKATIVE:
+            logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 def _rendering(settings: LoggingSettings) -> list[structlog.typing.Processor]:

@@ -182,8 +182,8 @@ def decode(payload: bytes | None, limits: Limits, now: datetime) -> Message:
         raise InvalidMessage(Reason.BAD_ATTRIBUTE, "Report: expected an object")
     version = _version(bytes(envelope.version))
     if last_checked_at - now > limits.max_future_skew:
-        skew = limits.max_future_skew.total_seconds()
-        raise InvalidMessage(Reason.FROM_THE_FUTURE, f"LastChecked: expected at most {skew:g} s ahead of the clock")
+        expected = f"at most {limits.max_future_skew} ahead of the clock"
+        raise InvalidMessage(Reason.FROM_THE_FUTURE, f"LastChecked: expected {expected}")
     report = _REPORT.read(report_text)
     is_empty = _is_empty_report(report, report_text)
     return Message(
@@ -258,8 +258,9 @@ def _cluster(value: msgspec.Raw) -> str:
 def _last_checked_at(value: msgspec.Raw) -> datetime:
     try:
         return parse_time(_string(value) or "")
-    except ValueError as error:
-        raise InvalidMessage(Reason.BAD_ATTRIBUTE, f"LastChecked: {error}") from None
+    except ValueError:
+        expected = "YYYY-MM-DDThh:mm:ss[.digits](Z|±hh:mm), in the years 1 to 9999 also in UTC"
+        raise InvalidMessage(Reason.BAD_ATTRIBUTE, f"LastChecked: expected {expected}") from None
 
 
 def _gathered_at(value: msgspec.Raw) -> datetime | None:

@@ -52,7 +52,7 @@ class EmbeddedBroker:
             "--storage-engine=memory://tansu/",
         ]
         with (self._log or Path(os.devnull)).open("ab") as output:
-            self._process = subprocess.Popen(  # noqa: S603 - the program comes with a pinned package
+            self._process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
                 stdout=output,

@@ -80,6 +80,7 @@ def _open_postgresql(url: str, name: str, settings: DatabaseSettings, applicatio
         # a process that was stopped in the middle of a transaction must not hold its locks for ever
         "idle_in_transaction_session_timeout": timeout,
         "timezone": "UTC",
+        "search_path": "public",
         "default_transaction_read_only": "on" if read_only else "off",
     }
     options = " ".join(f"-c {key}={value}" for key, value in session.items())

@@ -1,26 +1,12 @@
-"""The brokers that source tests run against, behind one interface."""
-
-from typing import Protocol
+"""The brokers that tests run against; both have topics and can be stopped and started on the same port."""
 
 from examples.demo.broker import EmbeddedBroker
-from tests.support.topics import Sent, Topics
-
-__all__ = ["Broker", "EmbeddedTestBroker", "Sent"]
+from tests.support.kafka import ApacheKafka
+from tests.support.topics import Topics
 
 
 class EmbeddedTestBroker(EmbeddedBroker, Topics):
-    """The embedded broker, with topics for tests."""
+    """The embedded broker, with topics for tests; stopping it loses them."""
 
 
-class Broker(Protocol):
-    """What a test needs of a broker, whichever it is."""
-
-    @property
-    def bootstrap(self) -> str:
-        """The address for clients, `HOST:PORT`."""
-
-    def start(self) -> None:
-        """Start it on the same port."""
-
-    def stop(self) -> None:
-        """Stop it."""
+AnyBroker = EmbeddedTestBroker | ApacheKafka

@@ -82,9 +82,7 @@ class Model:
                 (row["org_id"], cluster, rule, key, row["rule_id"], row["created_at"], row["impacted_since"])
                 for (cluster, rule, key), row in self.recommendation.items()
             ],
-            "report_info": [
-                (row["org_id"], cluster, row["version_info"]) for cluster, row in self.report_info.items()
-            ],
+            "report_info": [(row["org_id"], cluster, row["version_info"]) for cluster, row in self.report_info.items()],
         }
         return {table: sorted(found, key=repr) for table, found in rows.items()}
 

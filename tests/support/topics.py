@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
-from kafka.admin import NewTopic
+from kafka.admin import NewPartitions, NewTopic
 
 TIMEOUT = 20.0
 
@@ -56,11 +56,23 @@ class Topics:
         finally:
             client.close()
 
-    def produce(self, topic: str, records: Iterable[Sent | bytes]) -> None:
+    def add_partitions(self, name: str, partitions: int) -> None:
+        """Give a topic more partitions, `partitions` in all."""
+        client = KafkaAdminClient(bootstrap_servers=self.bootstrap)
+        try:
+            client.create_partitions({name: NewPartitions(partitions)})
+        finally:
+            client.close()
+
+    def produce(self, topic: str, records: Iterable[Sent | bytes], compression: str | None = None) -> None:
         """Write records in their order and return when the broker has all of them."""
         # the embedded broker counts end offsets wrong when a batch holds several records
         producer = KafkaProducer(
-            bootstrap_servers=self.bootstrap, batch_size=0, acks="all", max_request_size=20_000_000
+            bootstrap_servers=self.bootstrap,
+            batch_size=0,
+            acks="all",
+            max_request_size=20_000_000,
+            compression_type=compression,
         )
         try:
             sent = [record if isinstance(record, Sent) else Sent(record) for record in records]

@@ -1,0 +1,44 @@
+# Targets for developers and for the first look; `make help` lists them.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check format bench clean
+
+help:  ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(STAMP)  ## Run the main job on embedded parts until Ctrl-C (ONCE=1: end after the answers)
+	@$(BIN)/python -m examples.demo $(if $(ONCE),--once)
+
+test: $(STAMP)  ## Run all tests on real parts
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: $(STAMP)  ## Check style, types, imports between packages, and that generated pages are true
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m docs.generate --check
+
+format: $(STAMP)  ## Format the code and make the generated pages
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/python -m docs.generate
+
+bench: $(STAMP)  ## Measure how long a single message takes from the topic to the answer
+	@$(BIN)/python -m benchmarks.latency
+
+clean:  ## Remove what the other targets made
+	rm -rf $(VENV) .demo .cache build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+
+$(STAMP): setup.cfg pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo 'error: Python 3.11 or newer is needed; name it with PYTHON=/path/to/python3'; exit 1; }
+	@echo 'Making $(VENV) ...'
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[consumer,api,dev]'
+	@touch $@

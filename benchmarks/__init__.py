@@ -1,0 +1,1 @@
+"""Figures of the project, each measured by the command that prints it."""

@@ -1,0 +1,50 @@
+"""The pages tell of every command, setting and metric, and what they show works."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from api_service.cli import main as api
+from api_service.metrics import METRICS as API_METRICS
+from api_service.settings import ApiProcessSettings
+from consumer_service.cli import main as consumer
+from consumer_service.metrics import METRICS as CONSUMER_METRICS
+from consumer_service.settings import ConsumerProcessSettings
+from libaggregator.settings import load, options_of
+
+REPOSITORY = Path(__file__).parents[2]
+PAGES = sorted([*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").glob("*.md")])
+
+
+def _page(name: str) -> str:
+    return (REPOSITORY / name).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("settings", [ConsumerProcessSettings, ApiProcessSettings])
+def test_every_setting_is_documented(settings: type) -> None:
+    page = _page("docs/settings.md")
+    assert [name for name in options_of(settings) if f"`{name}`" not in page] == []
+
+
+def test_every_metric_is_documented() -> None:
+    page = _page("docs/metrics.md")
+    assert [metric.name for metric in (*CONSUMER_METRICS, *API_METRICS) if f"`{metric.name}`" not in page] == []
+
+
+def test_every_command_is_in_the_readme() -> None:
+    commands = {f"aggregator-consumer {name}" for name in consumer.commands}
+    commands |= {f"aggregator-api {name}" for name in api.commands}
+    assert set(re.findall(r"^\| `(aggregator-[a-z]+ [a-z]+)` \|", _page("README.md"), re.MULTILINE)) == commands
+
+
+@pytest.mark.parametrize("settings", [ConsumerProcessSettings, ApiProcessSettings])
+def test_the_example_of_a_settings_file_can_be_loaded_by_both(settings: type) -> None:
+    loaded = load(settings, REPOSITORY / "deploy" / "aggregator.toml", {})
+    assert loaded.origins["database.url"].endswith("aggregator.toml")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_between_pages_lead_somewhere(page: Path) -> None:
+    targets = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8"))
+    assert [target for target in targets if not (page.parent / target).exists()] == []
