@@ -32,7 +32,7 @@ _DELIMITER = re.compile(rb"%b([,\]}])" % _BLANKS)
 _END = re.compile(rb"%b\Z" % _BLANKS)
 
 # a closing quote may be missing here: a search that failed for it would start again at every escaped quote
-_ANY_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
+_ANY_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?')
 _LEVELS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
 _NO_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[{]}")
 
