@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.brokers import EmbeddedTestBroker
+from tests.support.brokers import AnyBroker, EmbeddedTestBroker
 from tests.support.kafka import REQUIRE_VARIABLE, ApacheKafka, KafkaMissingError
 from tests.support.postgresql import SERVER_VARIABLE, ExternalPostgresql, PostgresqlServer
 from tests.support.processes import Process, Processes
@@ -40,10 +40,10 @@ def apache_kafka() -> Iterator[ApacheKafka]:
 
 
 @pytest.fixture(params=["embedded", "apache"])
-def broker(request: pytest.FixtureRequest) -> EmbeddedTestBroker | ApacheKafka:
+def broker(request: pytest.FixtureRequest) -> AnyBroker:
     """Return each broker in turn; a test that stops it starts it again."""
     name = {"embedded": "embedded_broker", "apache": "apache_kafka"}[request.param]
-    found: EmbeddedTestBroker | ApacheKafka = request.getfixturevalue(name)
+    found: AnyBroker = request.getfixturevalue(name)
     return found
 
 

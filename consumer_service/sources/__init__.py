@@ -1,12 +1,25 @@
 """Where messages come from.
 
-A source is named by the setting `consumer.source` and found through the entry point group
-`aggregator.sources`: each entry is a factory `create(settings: ConsumerProcessSettings) -> MessageSource`.
+A source is named by the setting `consumer.source`. Besides the ones that are built in, those count that an
+installed distribution offers in the entry point group `aggregator.sources`: each entry is a factory
+`create(settings: ConsumerProcessSettings) -> MessageSource`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
 from typing import NamedTuple, Protocol
+
+from consumer_service.settings import ConsumerProcessSettings
+from libaggregator.settings import SettingsError
+
+ENTRY_POINT_GROUP = "aggregator.sources"
+
+# loaded only when they are used: the file source works without a Kafka client
+_BUILT_IN = (
+    EntryPoint("file", "consumer_service.sources.file:create", ENTRY_POINT_GROUP),
+    EntryPoint("kafka", "consumer_service.sources.kafka:create", ENTRY_POINT_GROUP),
+)
 
 
 class Partition(NamedTuple):
@@ -91,3 +104,21 @@ class MessageSource(Protocol):
 
     def close(self) -> None:
         """Leave the group and free everything; never raises."""
+
+
+SourceFactory = Callable[[ConsumerProcessSettings], MessageSource]
+
+
+def find_source(name: str) -> SourceFactory:
+    """Return the factory of the source with this name; a built-in one can't be replaced.
+
+    Raises SettingsError, with the names that there are, if there is none or it can't be loaded.
+    """
+    found = {entry.name: entry for entry in (*entry_points(group=ENTRY_POINT_GROUP), *_BUILT_IN)}
+    if name not in found:
+        raise SettingsError([f"consumer.source: no source named {name!r}; installed: {', '.join(sorted(found))}"])
+    try:
+        factory: SourceFactory = found[name].load()
+    except (ImportError, AttributeError) as error:
+        raise SettingsError([f"consumer.source: {name!r} can't be loaded: {error}"]) from error
+    return factory

@@ -16,7 +16,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from threading import Event
 
@@ -83,7 +83,7 @@ def _show_everything(parts: ExitStack, stop: Event, once: bool) -> None:
     producer = parts.enter_context(_producer(ports))
     with Progress(TextColumn("{task.description:<34}"), BarColumn(), MofNCompleteColumn(), console=console) as progress:
         produced = progress.add_task("Messages into the topic", total=CLUSTERS)
-        for payload in fleet.messages(CLUSTERS, _now()):
+        for payload in fleet.messages(CLUSTERS, _now() - timedelta(seconds=CLUSTERS)):
             producer.send(TOPIC, payload)
             progress.advance(produced)
         producer.flush(PATIENCE_SECONDS)

@@ -11,7 +11,6 @@ from types import TracebackType
 from typing import Self
 
 START_TIMEOUT = 10.0
-STOP_TIMEOUT = 5.0
 
 
 class EmbeddedBroker:
@@ -70,12 +69,9 @@ class EmbeddedBroker:
         """End the process; does nothing if it isn't running."""
         if self._process is None:
             return
-        self._process.terminate()
-        try:
-            self._process.wait(STOP_TIMEOUT)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        # there is nothing to save, and an orderly end would wait for the clients to leave
+        self._process.kill()
+        self._process.wait()
         self._process = None
 
     def __enter__(self) -> Self:

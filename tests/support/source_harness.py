@@ -3,17 +3,18 @@
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 from consumer_service.settings import ConsumerProcessSettings, KafkaSettings
-from consumer_service.sources import MessageSource, Partition, Record, find_source
+from consumer_service.sources import MessageSource, Partition, Record, SourceUnavailable, find_source
 from libaggregator.settings import load
 from tests.support.brokers import AnyBroker
 from tests.support.topics import Sent, fresh_name
 from tests.support.waiting import eventually
 
-SESSION_TIMEOUT = 3.0
+SESSION_TIMEOUT = 2.0
 """Seconds. The embedded broker lets a group wait for half of it at each join."""
 
 POLL_SECONDS = 0.5
@@ -100,11 +101,12 @@ class KafkaHarness(Harness):
 
 
 def read(source: MessageSource, count: int, timeout: float = 20.0, max_records: int = 1000) -> list[Record]:
-    """Poll until `count` records have come, or more, and return them."""
+    """Poll until `count` records have come, or more, and return them; an outage is waited out."""
     records: list[Record] = []
 
     def enough() -> bool:
-        records.extend(source.poll(POLL_SECONDS, max_records))
+        with suppress(SourceUnavailable):
+            records.extend(source.poll(POLL_SECONDS, max_records))
         return len(records) >= count
 
     eventually(enough, timeout, f"{count} records", interval=0)

@@ -141,9 +141,10 @@ def test_every_other_method_is_answered_405_and_options_200_with_the_same_allow(
     methods = {"GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "TRACE"} - {offered}
     answers = {method: api.ask(method, path) for method in sorted(methods)}
     assert {method: answer.status_code for method, answer in answers.items()} == dict.fromkeys(methods, 405)
-    assert {answer.headers["Allow"] for answer in answers.values()} == {f"{offered}, OPTIONS"}
+    allow = ", ".join(sorted([offered, "OPTIONS"]))
+    assert {answer.headers["Allow"] for answer in answers.values()} == {allow}
     options = api.ask("OPTIONS", path)
-    assert (options.status_code, options.headers["Allow"], options.text) == (200, f"{offered}, OPTIONS", "")
+    assert (options.status_code, options.headers["Allow"], options.text) == (200, allow, "")
     assert not [name for name in options.headers if name.lower().startswith("access-control")]
 
 

@@ -1,0 +1,191 @@
+"""How the API asks the database: one statement a question, in a read-only session, one connection a thread."""
+
+import json
+import re
+import sqlite3
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from typing import Any
+
+from peewee import Database, SqliteDatabase
+
+from api_service.times import without_zeros
+from libaggregator.storage.faults import DATABASE_ERRORS, Fault, describe, fault_of, sqlstate_of
+
+Rows = list[tuple[Any, ...]]
+Value = int | str | datetime | Sequence[str] | None
+
+_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
+_PARAMETER = re.compile(r":(\w+)")
+_ANY_OF = re.compile(r"= ANY\((:\w+)\)")
+# 26000: the prepared statement does not exist; 42P05: it exists already; 0A000: the plan does not fit any more
+_PREPARED_STATES = ("26000", "42P05", "0A000")
+_BUSY_CODES = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+
+class OutageError(Exception):
+    """The database did not answer for a reason that goes away; the text says which, without SQL or values."""
+
+
+@dataclass(frozen=True, eq=False)
+class Statement:
+    """One question: its name, its SQL with parameters like `:org_id`, and their types on PostgreSQL by name.
+
+    The SQL runs on both engines. A list is one parameter, `= ANY(:clusters)`, which is translated for SQLite.
+    """
+
+    name: str
+    sql: str
+    types: Mapping[str, str]
+
+    @cached_property
+    def parameters(self) -> list[str]:
+        """Names of the parameters, in the order in which PostgreSQL numbers them."""
+        return list(dict.fromkeys(_PARAMETER.findall(self.sql)))
+
+    @cached_property
+    def for_sqlite(self) -> str:
+        """The statement with SQLite's own named parameters; a list is the text of a JSON array."""
+        return _ANY_OF.sub(r"IN (SELECT value FROM json_each(\1))", self.sql)
+
+    @cached_property
+    def for_postgresql(self) -> str:
+        """The statement with psycopg2's named parameters."""
+        return _PARAMETER.sub(self._typed, self.sql)
+
+    @cached_property
+    def preparation(self) -> str:
+        """The command that prepares it on PostgreSQL."""
+        types = f" ({', '.join(self.types[name] for name in self.parameters)})" if self.parameters else ""
+        numbers = {name: f"${number}" for number, name in enumerate(self.parameters, 1)}
+        return f"PREPARE {self.name}{types} AS {_PARAMETER.sub(lambda match: numbers[match[1]], self.sql)}"
+
+    @cached_property
+    def execution(self) -> str:
+        """The command that runs it when it is prepared, with psycopg2's named parameters."""
+        values = f" ({', '.join(f'%({name})s' for name in self.parameters)})" if self.parameters else ""
+        return f"EXECUTE {self.name}{values}"
+
+    def _typed(self, match: re.Match[str]) -> str:
+        return f"CAST(%({match[1]})s AS {self.types[match[1]]})"
+
+
+class Reader:
+    """Runs statements; can be used by any number of threads, each of which gets a connection of its own.
+
+    `open_database` returns a database that is not connected yet, `prepare` is whether statements are prepared on
+    PostgreSQL, `count_fault` is told of each statement that failed.
+    """
+
+    def __init__(
+        self, open_database: Callable[[], Database], prepare: bool, count_fault: Callable[[Fault], None]
+    ) -> None:
+        self._open_database = open_database
+        self._prepare = prepare
+        self._count_fault = count_fault
+        self._local = threading.local()
+
+    def read(self, statement: Statement, **values: Value) -> Rows:
+        """Return all rows of a statement.
+
+        A connection that turns out to be broken is opened anew, once. Raises OutageError if the database is away,
+        busy or in conflict, and the driver's error for a fault of the statement.
+        """
+        session = self._session()
+        was_open = session.is_open
+        try:
+            try:
+                return session.run(statement, values, self._prepare)
+            except DATABASE_ERRORS as error:
+                worth_it = was_open or sqlstate_of(error) in _PREPARED_STATES
+                if not (session.close_if_broken(error) and worth_it):
+                    raise
+                # not prepared: whatever stands between us and the server may not keep what is prepared
+                return session.run(statement, values, prepare=False)
+        except DATABASE_ERRORS as error:
+            session.close_if_broken(error)
+            fault = fault_of(error)
+            self._count_fault(fault)
+            if fault is Fault.OUTAGE:
+                raise OutageError(describe(error)) from error
+            raise
+
+    def _session(self) -> "_Session":
+        session: _Session | None = getattr(self._local, "session", None)
+        if session is None:
+            # a database each: one lock of peewee's is held while a connection is made, for all threads of a database
+            session = self._local.session = _Session(self._open_database())
+        return session
+
+
+class _Session:
+    """The connection of one thread, and what is prepared on it."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._on_sqlite = isinstance(database, SqliteDatabase)
+        self._prepared: set[str] = set()
+
+    @property
+    def is_open(self) -> bool:
+        return not self._database.is_closed()
+
+    def run(self, statement: Statement, values: Mapping[str, Value], prepare: bool) -> Rows:
+        self._database.connect(reuse_if_open=True)
+        if self._on_sqlite:
+            return self._rows(statement.for_sqlite, {name: _for_sqlite(value) for name, value in values.items()})
+        bound = {name: _for_postgresql(value) for name, value in values.items()}
+        if not prepare:
+            return self._rows(statement.for_postgresql, bound)
+        if statement.name not in self._prepared:
+            self._database.execute_sql(statement.preparation)
+            self._prepared.add(statement.name)
+        return self._rows(statement.execution, bound)
+
+    def close_if_broken(self, error: BaseException) -> bool:
+        """Close the connection if no statement can succeed on it after this error; return whether it was so."""
+        broken = self.is_open and self._is_broken(error)
+        if broken:
+            self._database.close()
+            self._prepared.clear()
+        return broken
+
+    def _is_broken(self, error: BaseException) -> bool:
+        if self._on_sqlite:
+            return fault_of(error) is Fault.OUTAGE and _sqlite_code(error) not in _BUSY_CODES
+        return bool(self._database.connection().closed) or sqlstate_of(error) in _PREPARED_STATES
+
+    def _rows(self, sql: str, parameters: dict[str, object]) -> Rows:
+        rows: Rows = self._database.execute_sql(sql, parameters).fetchall()
+        return rows
+
+
+def _sqlite_code(error: BaseException) -> int | None:
+    return getattr(getattr(error, "orig", error), "sqlite_errorcode", None)
+
+
+def _for_postgresql(value: Value) -> object:
+    if isinstance(value, str):
+        return value if _can_be_stored(value) else None
+    if value is None or isinstance(value, int | datetime):
+        return value
+    return [text for text in value if _can_be_stored(text)]
+
+
+def _for_sqlite(value: Value) -> object:
+    match _for_postgresql(value):
+        case list() as texts:
+            return json.dumps(texts)
+        case datetime() as time:
+            # zeros left out, it is not greater than any other text for the same time
+            return without_zeros(time.isoformat(" "))
+        case bound:
+            return bound
+
+
+def _can_be_stored(text: str) -> bool:
+    """Say whether a text can be in a row: no NUL, no lone surrogate. What can't is bound as NULL, equal to nothing."""
+    return not _UNSTORABLE.search(text)

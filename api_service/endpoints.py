@@ -1,0 +1,93 @@
+"""What an endpoint is: what it takes, whom it answers, and in which order a request is checked."""
+
+import enum
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import falcon
+import msgspec
+
+from api_service.auth import Authenticate
+from api_service.bodies import Body
+from api_service.errors import JSON_CONTENT, forbidden
+from api_service.parameters import Parameter
+
+
+class Access(enum.Enum):
+    """Who gets an answer where requests need an identity (`docs/rest.md`, section 3)."""
+
+    OPEN = "everybody, also without an identity"
+    ANY_IDENTITY = "every identity: nothing of an organization is shown"
+    OWN_ORGANIZATION = "every identity: the resource gets its organization as `own_org_id` and shows nothing else"
+    ORGANIZATION_OF_PATH = "an identity of the organization in the path"
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """One path of `docs/rest.md`, section 4, relative to the prefix, and what is known before it is asked.
+
+    `parameters` are in the order of their validation; a parameter of the path that is not in it is not checked.
+    `answer` is a struct, or bytes with a content type of their own. `misses` is whether it can answer 404.
+    """
+
+    name: str
+    method: Literal["GET", "POST"]
+    path: str
+    summary: str
+    access: Access
+    answer: type[msgspec.Struct] | type[bytes]
+    parameters: Sequence[Parameter] = ()
+    body: Body | None = None
+    misses: bool = False
+    content_type: str = JSON_CONTENT
+
+
+class Resource(Protocol):
+    """Answers one endpoint."""
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """What it answers."""
+
+    @property
+    def respond(self) -> Callable[..., msgspec.Struct | bytes]:
+        """Return the answer; takes the endpoint's parameters by name, and `clusters` from its body.
+
+        Raises RefusedError and OutageError.
+        """
+
+
+class ServedResource:
+    """A resource as Falcon calls it: the checks of `docs/rest.md`, section 1.4, stand here, in their order."""
+
+    def __init__(self, resource: Resource, authenticate: Authenticate) -> None:
+        self._resource = resource
+        self._authenticate = authenticate
+        self.path = resource.endpoint.path
+        self.method = resource.endpoint.method
+
+    def respond(self, req: falcon.Request, resp: falcon.Response, **segments: str) -> None:
+        """Answer a request; `segments` are the parameters of the path as they came, decoded."""
+        endpoint = self._resource.endpoint
+        own_org_id = None if endpoint.access is Access.OPEN else self._authenticate(req)
+        req.context.org_id = own_org_id
+        values: dict[str, Any] = {p.argument: p.parse(segments[p.name]) for p in endpoint.parameters}
+        if endpoint.access is Access.ORGANIZATION_OF_PATH:
+            req.context.org_id = values["org_id"]
+            _require_same(values["org_id"], own_org_id)
+        if endpoint.access is Access.OWN_ORGANIZATION:
+            values["own_org_id"] = own_org_id
+        if endpoint.body:
+            values["clusters"] = endpoint.body.read(req)
+        answer = self._resource.respond(**values)
+        resp.content_type = endpoint.content_type
+        resp.data = answer if isinstance(answer, bytes) else msgspec.json.encode(answer)
+
+
+def _require_same(org_id: int, own_org_id: int | None) -> None:
+    if own_org_id not in (None, org_id):
+        raise forbidden(
+            f"you have no permissions to get or change info about the organization with ID {org_id};"
+            f" you can access info about organization with ID {own_org_id}"
+        )

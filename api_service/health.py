@@ -1,0 +1,83 @@
+"""Whether the database can be used: its schema at the start, its answers afterwards."""
+
+import time
+from threading import Thread
+
+import structlog
+from peewee import Database
+
+from libaggregator.storage.connections import missing_file
+from libaggregator.storage.faults import DATABASE_ERRORS, Fault, describe, fault_of, is_refused_for_good
+from libaggregator.storage.schema import SchemaError, check_schema
+
+_PAUSE_SECONDS = 1.0
+_PATIENCE_SECONDS = 5.0
+
+_log = structlog.get_logger(__name__)
+
+
+class DatabaseWatch:
+    """Reads the schema as soon as the database is there, then asks it once a second whether it is.
+
+    It has a thread and a connection of its own, so that neither probes nor signals wait for a database that hangs.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._problem: str | None = "not asked yet"
+        self._asked = time.monotonic()
+        self._in_outage = False
+        self.schema_is_ours = False
+        self.refusal: SchemaError | None = None
+        """Why this database can't be used; waiting does not help."""
+
+    def start(self) -> None:
+        """Begin to ask."""
+        Thread(target=self._run, name="database-watch", daemon=True).start()
+
+    def check(self) -> str | None:
+        """Return what is wrong, None if the database answered lately."""
+        silent = time.monotonic() - self._asked
+        return f"no answer for {silent:.0f} s" if silent > _PATIENCE_SECONDS else self._problem
+
+    def _run(self) -> None:
+        try:
+            while True:
+                self._problem = self._ask()
+                self._asked = time.monotonic()
+                self._log_change()
+                time.sleep(_PAUSE_SECONDS)
+        except SchemaError as refusal:
+            self.refusal = refusal
+
+    def _ask(self) -> str | None:
+        """Return what is wrong with the database; raises SchemaError if it never can be used."""
+        try:
+            if self.schema_is_ours:
+                self._database.execute_sql("SELECT 1").fetchall()
+            else:
+                self._read_schema()
+                self.schema_is_ours = True
+        except DATABASE_ERRORS as error:
+            self._database.close()
+            if not self.schema_is_ours and _is_for_good(error):
+                raise SchemaError(f"the database can't be used: {describe(error)}") from error
+            return describe(error)
+        return None
+
+    def _read_schema(self) -> None:
+        if file := missing_file(self._database):
+            raise SchemaError(f"there is no database file {file}; run `aggregator-consumer migrate` first")
+        if pending := check_schema(self._database):
+            _log.warning("steps are missing in the schema, run `aggregator-consumer migrate`", missing=pending)
+
+    def _log_change(self) -> None:
+        if self._problem and not self._in_outage:
+            _log.warning("database unavailable, waiting for it", problem=self._problem)
+        if self._in_outage and not self._problem:
+            _log.info("database available again")
+        self._in_outage = self._problem is not None
+
+
+def _is_for_good(error: BaseException) -> bool:
+    return is_refused_for_good(error) or fault_of(error) is Fault.STATEMENT

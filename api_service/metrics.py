@@ -1,0 +1,63 @@
+"""What the API counts: a closed list, from which its metrics and their page in the documentation are made."""
+
+from prometheus_client import CollectorRegistry
+
+from libaggregator.build import BuildFacts
+from libaggregator.metrics import Metric
+from libaggregator.storage.faults import Fault
+
+_ROUTE_LABELS = ("route", "method", "status")
+
+REQUESTS = Metric(
+    "counter",
+    "aggregator_api_requests_total",
+    "Answered requests; `route` is the template of the path, never the path itself.",
+    _ROUTE_LABELS,
+)
+REQUEST_SECONDS = Metric(
+    "histogram",
+    "aggregator_api_request_seconds",
+    "Seconds from the start of a request's work to its answer, without the wait for a free thread.",
+    _ROUTE_LABELS,
+    (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
+)
+DATABASE_ERRORS = Metric(
+    "counter",
+    "aggregator_api_database_errors_total",
+    "Statements that failed; `fault` is `outage` (answered with 503), or `statement` or `values` (a bug, 500).",
+    ("fault",),
+)
+BUILD_INFO = Metric(
+    "gauge",
+    "aggregator_api_build_info",
+    "Always 1; the labels say what is running.",
+    ("version", "branch", "commit"),
+)
+
+METRICS: tuple[Metric, ...] = (REQUESTS, REQUEST_SECONDS, DATABASE_ERRORS, BUILD_INFO)
+
+
+class ApiMetrics:
+    """The metrics of one API process, in `registry`."""
+
+    def __init__(self, registry: CollectorRegistry, build: BuildFacts) -> None:
+        self.registry = registry
+        self._requests = REQUESTS.counter(registry)
+        self._request_seconds = REQUEST_SECONDS.histogram(registry)
+        self._database_errors = DATABASE_ERRORS.counter(registry)
+        for fault in Fault:
+            self._database_errors.labels(_label(fault))
+        BUILD_INFO.gauge(registry).labels(build.version, build.branch, build.commit).set(1)
+
+    def count_request(self, route: str, method: str, status: str, seconds: float) -> None:
+        """Count a request that was answered."""
+        self._requests.labels(route, method, status).inc()
+        self._request_seconds.labels(route, method, status).observe(seconds)
+
+    def count_fault(self, fault: Fault) -> None:
+        """Count a statement that failed."""
+        self._database_errors.labels(_label(fault)).inc()
+
+
+def _label(fault: Fault) -> str:
+    return fault.name.lower()

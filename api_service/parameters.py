@@ -1,0 +1,152 @@
+"""The parameters in paths: what each may be, and the answer if it is not (`docs/rest.md`, section 2)."""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from api_service.errors import RefusedError, bad_request
+from api_service.numbers import MAX_ORGANIZATION, natural_number
+from libaggregator.identifiers import InvalidClusterID, parse_cluster_id
+
+# White_Space of Unicode; `str.strip()` alone would cut off four control characters more
+_WHITE_SPACE = "\t\n\v\f\r \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
+_WHITE_SPACE += "\u2028\u2029\u202f\u205f\u3000"
+_RULE_ID = re.compile("[a-zA-Z_0-9.]+")
+_RULE_SELECTOR = re.compile(r"[a-zA-Z_0-9]+\.[a-zA-Z_0-9.]+\|[a-zA-Z_0-9]+")
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A parameter of a path: its name there, how its text becomes a value, and its JSON Schema.
+
+    `parse` takes the decoded segment and raises RefusedError (400). The resource gets the value as `keyword`.
+    """
+
+    name: str
+    parse: Callable[[str], Any]
+    description: str
+    schema: Mapping[str, Any] = field(default_factory=lambda: {"type": "string"})
+    keyword: str = ""
+
+    @property
+    def argument(self) -> str:
+        """The name under which a resource gets the value."""
+        return self.keyword or self.name
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A rule of a cluster's report: the component as given, and the error key."""
+
+    component: str
+    error_key: str
+
+
+def parse_clusters(elements: list[str]) -> list[str]:
+    """Return cluster ids in canonical form, in their order; raises RefusedError for the first that is none."""
+    clusters = []
+    for element in elements:
+        try:
+            clusters.append(parse_cluster_id(element))
+        except InvalidClusterID as reason:
+            raise bad_request(f"invalid cluster ID: '{element}'. Error: {reason}") from None
+    return clusters
+
+
+def _organization(name: str) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        number = natural_number(text)
+        if number is None:
+            raise _broken(name, text, "unsigned integer expected")
+        if number == 0:
+            raise _broken(name, text, "positive value expected")
+        if number > MAX_ORGANIZATION:
+            raise bad_request(f"value {number} out of range for uint32")
+        return number
+
+    return parse
+
+
+def _cluster(text: str) -> str:
+    try:
+        return parse_cluster_id(text)
+    except InvalidClusterID as reason:
+        raise _broken("cluster", text, str(reason)) from None
+
+
+def _user(text: str) -> str:
+    user = text.strip(_WHITE_SPACE)
+    if not user:
+        raise bad_request("Missing required param from request: user_id")
+    return user
+
+
+def _rule_id(text: str) -> str:
+    if not _RULE_ID.fullmatch(text):
+        reason = "invalid rule ID, it must contain only from latin characters, number, underscores or dots"
+        raise _broken("rule_id", text, reason)
+    return text
+
+
+def _rule_with_key(text: str) -> Rule:
+    parts = text.split("|")
+    if len(parts) != 2:  # noqa: PLR2004 - a component and an error key
+        reason = "invalid rule ID, it must contain only rule ID and error key separated by |"
+        raise _broken_rule(text, reason)
+    if not all(_RULE_ID.fullmatch(part) for part in parts):
+        reason = "invalid rule ID, each part of ID must contain only latin characters, numbers, underscores or dots"
+        raise _broken_rule(text, reason)
+    return Rule(*parts)
+
+
+def _rule_selector(text: str) -> str:
+    if not _RULE_SELECTOR.fullmatch(text):
+        reason = "Param rule_selector is not a valid rule selector (plugin_name|error_key)"
+        raise _broken("rule_selector", text, reason)
+    return text
+
+
+def _broken(name: str, text: str, reason: str) -> RefusedError:
+    return bad_request(f"Error during parsing param '{name}' with value '{text}'. Error: '{reason}'")
+
+
+def _broken_rule(text: str, reason: str) -> RefusedError:
+    nested = f"Error during validating param 'rule' with value '{text}'. Error: '{reason}'"
+    return _broken("rule_id", text, nested)
+
+
+_ORGANIZATION_SCHEMA = {"type": "integer", "minimum": 1, "maximum": MAX_ORGANIZATION}
+
+ORG_ID = Parameter("org_id", _organization("org_id"), "the organization", _ORGANIZATION_SCHEMA)
+ORGANIZATION = Parameter(
+    "organization", _organization("organization"), "the organization", _ORGANIZATION_SCHEMA, keyword="org_id"
+)
+CLUSTER = Parameter("cluster", _cluster, "the cluster, a UUID", {"type": "string", "format": "uuid"})
+CLUSTER_LIST = Parameter(
+    "cluster_list",
+    lambda text: parse_clusters(text.split(",")),
+    "cluster ids, separated by commas",
+    keyword="clusters",
+)
+USER_ID = Parameter("user_id", _user, "the user, any text that is not blank", {"type": "string", "minLength": 1})
+RULE_ID = Parameter(
+    "rule_id",
+    _rule_id,
+    "the component of the rule, as stored, so usually with `.report`",
+    {"type": "string", "pattern": "^[a-zA-Z_0-9.]+$"},
+)
+RULE_WITH_KEY = Parameter(
+    "rule_id",
+    _rule_with_key,
+    "component and error key of the rule, separated by `|`",
+    {"type": "string", "pattern": "^[a-zA-Z_0-9.]+\\|[a-zA-Z_0-9.]+$"},
+    keyword="rule",
+)
+ERROR_KEY = Parameter("error_key", str, "the error key of the rule, any text")
+RULE_SELECTOR = Parameter(
+    "rule_selector",
+    _rule_selector,
+    "component without `.report` and error key, separated by `|`",
+    {"type": "string", "pattern": f"^{_RULE_SELECTOR.pattern}$"},
+)

@@ -1,0 +1,99 @@
+"""Puts the parts of the API together, starts it and ends it."""
+
+import signal
+import time
+from functools import partial
+
+import structlog
+from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
+
+from api_service.app import Application, create_app
+from api_service.database import Reader
+from api_service.health import DatabaseWatch
+from api_service.metrics import ApiMetrics
+from api_service.server import DrainingServer
+from api_service.settings import ApiProcessSettings, ApiSettings
+from libaggregator.admin import AdminServer, Health, Heartbeat
+from libaggregator.build import build_facts
+from libaggregator.settings import SettingsError
+from libaggregator.storage.connections import open_reader
+
+_HEARTBEAT_PATIENCE_SECONDS = 30.0
+_LOOK_SECONDS = 0.05
+
+_log = structlog.get_logger(__name__)
+
+
+def serve_until_stopped(settings: ApiProcessSettings) -> None:
+    """Answer requests until SIGTERM or SIGINT; a second signal ends at once.
+
+    While the database is away at the start it waits, with the admin port open and the API's port closed. Raises
+    SettingsError or SchemaError if it can't begin with these settings or this database.
+    """
+    registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
+    PlatformCollector(registry=registry)
+    build = build_facts()
+    metrics = ApiMetrics(registry, build)
+    reader = Reader(
+        partial(open_reader, settings.database, "aggregator-api"), settings.database.prepare, metrics.count_fault
+    )
+    watch = DatabaseWatch(open_reader(settings.database, "aggregator-api health"))
+    heartbeat = Heartbeat(_HEARTBEAT_PATIENCE_SECONDS)
+    server = _open_server(create_app(settings.api, reader, metrics, build), settings.api, heartbeat)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, partial(_on_signal, server))
+    health = Health(
+        live={"loop": heartbeat.check},
+        ready={"database": watch.check, "listening": server.check_listening, "stopping": server.check_stopping},
+    )
+    admin = _open_admin(settings.api, health, registry)
+    admin.start()
+    try:
+        if _wait_for_schema(watch, server, heartbeat):
+            address = f"http://{settings.api.host}:{server.port}{settings.api.prefix}"
+            _log.info("API started", api=address, admin=f"http://{settings.api.admin_host}:{admin.port}")
+            server.run()
+    finally:
+        admin.stop()
+    _log.info("API stopped")
+
+
+def _open_server(app: Application, settings: ApiSettings, heartbeat: Heartbeat) -> DrainingServer:
+    try:
+        return DrainingServer(app, settings, heartbeat)
+    except OSError as error:
+        raise _port_error("api.port", settings.host, settings.port, error) from None
+
+
+def _open_admin(settings: ApiSettings, health: Health, registry: CollectorRegistry) -> AdminServer:
+    try:
+        return AdminServer(settings.admin_host, settings.admin_port, health, registry)
+    except OSError as error:
+        raise _port_error("api.admin_port", settings.admin_host, settings.admin_port, error) from None
+
+
+def _port_error(setting: str, host: str, port: int, error: OSError) -> SettingsError:
+    return SettingsError([f"{setting}: can't listen on {host}:{port}: {error.strerror}"])
+
+
+def _wait_for_schema(watch: DatabaseWatch, server: DrainingServer, heartbeat: Heartbeat) -> bool:
+    """Return True as soon as the database has a schema that can be used, False if told to stop.
+
+    Raises SchemaError if it has another one.
+    """
+    watch.start()
+    while not server.stop_requested:
+        heartbeat.beat()
+        if watch.refusal:
+            raise watch.refusal
+        if watch.schema_is_ours:
+            return True
+        time.sleep(_LOOK_SECONDS)
+    return False
+
+
+def _on_signal(server: DrainingServer, number: int, frame: object) -> None:
+    for again in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(again, signal.SIG_DFL)
+    server.request_stop()

@@ -1,0 +1,81 @@
+"""Organizations and their clusters (`docs/rest.md`, sections 4.1 and 4.2)."""
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+
+import msgspec
+
+from api_service import queries
+from api_service.database import Reader
+from api_service.endpoints import Access, Endpoint
+from api_service.parameters import ORGANIZATION
+
+
+class OrganizationsAnswer(msgspec.Struct, frozen=True):
+    """Answer of `organizations`."""
+
+    organizations: list[int]
+    status: str = "ok"
+
+
+class Organizations:
+    """Which organizations have a report."""
+
+    endpoint = Endpoint(
+        "organizations",
+        "GET",
+        "organizations",
+        "Organizations with a report; with an identity, its own alone",
+        Access.OWN_ORGANIZATION,
+        OrganizationsAnswer,
+    )
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+
+    def respond(self, own_org_id: int | None) -> OrganizationsAnswer:
+        """List organizations in ascending order."""
+        if own_org_id is None:
+            return OrganizationsAnswer(sorted(queries.organizations(self._reader)))
+        return OrganizationsAnswer([own_org_id] if queries.has_report(self._reader, own_org_id) else [])
+
+
+class ClustersAnswer(msgspec.Struct, frozen=True):
+    """Answer of `organizations/{organization}/clusters`."""
+
+    clusters: list[str]
+    status: str = "ok"
+
+
+class ClustersOfOrganization:
+    """Which clusters of an organization have reported lately.
+
+    `limit_hours` is the age up to which a report counts, by the time of its storing; `clock` returns naive UTC.
+    """
+
+    endpoint = Endpoint(
+        "clusters",
+        "GET",
+        "organizations/{organization}/clusters",
+        "Clusters of an organization whose report was stored lately",
+        Access.ORGANIZATION_OF_PATH,
+        ClustersAnswer,
+        parameters=(ORGANIZATION,),
+    )
+
+    def __init__(self, reader: Reader, limit_hours: int, clock: Callable[[], datetime]) -> None:
+        self._reader = reader
+        self._limit_hours = limit_hours
+        self._clock = clock
+
+    def respond(self, org_id: int) -> ClustersAnswer:
+        """List clusters in ascending order."""
+        since = _hours_before(self._clock(), self._limit_hours)
+        return ClustersAnswer(sorted(queries.clusters(self._reader, org_id, since)))
+
+
+def _hours_before(time: datetime, hours: int) -> datetime:
+    try:
+        return time - timedelta(hours=hours)
+    except OverflowError:
+        return datetime.min

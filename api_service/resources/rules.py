@@ -1,0 +1,102 @@
+"""What is known about one rule in an organization (`docs/rest.md`, sections 4.8 and 4.15)."""
+
+import msgspec
+
+from api_service import queries, times
+from api_service.bodies import CLUSTER_FILTER
+from api_service.database import Reader
+from api_service.endpoints import Access, Endpoint
+from api_service.errors import item_not_found
+from api_service.parameters import ORG_ID, RULE_SELECTOR, USER_ID
+from api_service.resources.recommendations import ClusterMeta
+
+
+class HitCluster(msgspec.Struct, frozen=True, kw_only=True):
+    """A cluster that the rule hits; `last_checked_at` is when its recommendation was stored."""
+
+    cluster: str
+    cluster_name: str = ""
+    last_checked_at: str
+    impacted: str
+    meta: ClusterMeta
+
+
+class ClustersDetailAnswer(msgspec.Struct, frozen=True):
+    """Answer of `.../clusters_detail`."""
+
+    clusters: list[HitCluster]
+    status: str = "ok"
+
+
+class ClustersDetail:
+    """Which clusters a rule hits."""
+
+    endpoint = Endpoint(
+        "clusters_detail",
+        "GET",
+        "rules/{rule_selector}/organizations/{org_id}/users/{user_id}/clusters_detail",
+        "Clusters of an organization that a rule hits; the body can limit which",
+        Access.ORGANIZATION_OF_PATH,
+        ClustersDetailAnswer,
+        parameters=(ORG_ID, RULE_SELECTOR, USER_ID),
+        body=CLUSTER_FILTER,
+        misses=True,
+    )
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+
+    def respond(self, org_id: int, rule_selector: str, user_id: str, clusters: list[str]) -> ClustersDetailAnswer:
+        """List clusters in ascending order."""
+        found = queries.clusters_detail(self._reader, org_id, rule_selector, clusters)
+        if not found:
+            raise item_not_found(rule_selector)
+        return ClustersDetailAnswer([_hit_cluster(hit) for hit in sorted(found, key=lambda hit: hit.cluster)])
+
+
+def _hit_cluster(found: queries.HitCluster) -> HitCluster:
+    return HitCluster(
+        cluster=found.cluster,
+        last_checked_at=times.exact(found.created_at),
+        impacted=times.exact(found.impacted_since),
+        meta=ClusterMeta(found.version or ""),
+    )
+
+
+class Rating(msgspec.Struct, frozen=True):
+    """A rating: -1, 0 or 1."""
+
+    rule: str
+    rating: int
+
+
+class RatingAnswer(msgspec.Struct, frozen=True):
+    """Answer of `.../rating`."""
+
+    rating: Rating
+    status: str = "ok"
+
+
+class RatingOfRule:
+    """How an organization rates a rule."""
+
+    endpoint = Endpoint(
+        "rating",
+        "GET",
+        "rules/{rule_selector}/organizations/{org_id}/rating",
+        "How an organization rates a rule",
+        Access.ORGANIZATION_OF_PATH,
+        RatingAnswer,
+        parameters=(ORG_ID, RULE_SELECTOR),
+        misses=True,
+    )
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+
+    def respond(self, org_id: int, rule_selector: str) -> RatingAnswer:
+        """Show the rating."""
+        found = queries.rating(self._reader, org_id, rule_selector)
+        if found is None:
+            raise item_not_found(org_id, rule_selector, "rating")
+        return RatingAnswer(Rating(found.rule_selector, found.rating or 0))

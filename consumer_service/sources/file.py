@@ -1,0 +1,113 @@
+"""The source `file`: messages from files, without a broker."""
+
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+from consumer_service.settings import ConsumerProcessSettings
+from consumer_service.sources import DeadLetter, Delivery, Partition, Record
+from libaggregator.settings import SettingsError
+
+_LINE_SUFFIXES = (".jsonl", ".ndjson")
+_BATCH_BYTES = 8 * 1024 * 1024
+
+
+def create(settings: ConsumerProcessSettings) -> "FileSource":
+    """Return the source for `file.path`; SettingsError if nothing can be read there."""
+    path = settings.file.path
+    if not path:
+        raise SettingsError(["file.path: the source `file` needs it"])
+    try:
+        files = files_of(Path(path))
+    except OSError as error:
+        raise SettingsError([f"file.path: {error.filename}: {error.strerror}"]) from None
+    return FileSource(files, settings.consumer.max_message_bytes)
+
+
+def files_of(path: Path) -> list[Path]:
+    """Return the files that `path` stands for: itself, or those of a folder that are not hidden, by name.
+
+    Raises OSError if one of them can't be read.
+    """
+    files = [path]
+    if path.is_dir():
+        files = sorted(file for file in path.iterdir() if file.is_file() and not file.name.startswith("."))
+    for file in files:
+        file.open("rb").close()
+    return files
+
+
+class FileSource:
+    """All messages of some files, in order, once.
+
+    The topic of a record is the path of its file, the partition 0, the offset the number of the line from 0. A
+    message longer than `max_message_bytes` is cut one byte beyond, so that it is still too large.
+    """
+
+    def __init__(self, files: Iterable[Path], max_message_bytes: int) -> None:
+        self._limit = max_message_bytes + 1
+        self._records = (record for file in files for record in _read(file, self._limit))
+        self._ahead = next(self._records, None)
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether every record was returned."""
+        return self._ahead is None
+
+    def poll(self, timeout: float, max_records: int) -> Sequence[Record]:
+        """Return the next records at once: `max_records`, fewer if they are large or the last ones.
+
+        Raises OSError if a file can't be read any more.
+        """
+        records: list[Record] = []
+        size = 0
+        while self._ahead is not None and len(records) < max_records and size < _BATCH_BYTES:
+            records.append(self._ahead)
+            size += len(self._ahead.value or b"")
+            self._ahead = next(self._records, None)
+        return records
+
+    def keep_alive(self, timeout: float) -> None:
+        """Wait: files have no membership to keep."""
+        time.sleep(timeout)
+
+    def commit(self, offsets: Mapping[Partition, int]) -> None:
+        """Do nothing: files are read from their beginning every time."""
+
+    def send_dead_letters(self, letters: Sequence[DeadLetter]) -> Delivery:
+        """Do nothing: rejected messages are in `consumer_error`, and in their file."""
+        return Delivery()
+
+    def problem(self) -> str | None:
+        """Return None: a file that can be opened delivers."""
+        return None
+
+    def close(self) -> None:
+        """Close the file that is open."""
+        self._records.close()
+        self._ahead = None
+
+
+def _read(file: Path, limit: int) -> Iterator[Record]:
+    with file.open("rb") as opened:
+        if file.suffix in _LINE_SUFFIXES:
+            for number, line in enumerate(_lines(opened, limit)):
+                if line.strip():
+                    yield _record(file, number, line)
+        else:
+            yield _record(file, 0, opened.read(limit))
+
+
+def _lines(opened: BinaryIO, limit: int) -> Iterator[bytes]:
+    """Yield each line without its end, cut to `limit` bytes."""
+    # two bytes more, for the end of a line that has just the limit
+    while line := opened.readline(limit + 2):
+        rest = line
+        while rest and not rest.endswith(b"\n"):
+            rest = opened.readline(limit)
+        yield line.removesuffix(b"\n").removesuffix(b"\r")[:limit]
+
+
+def _record(file: Path, offset: int, value: bytes) -> Record:
+    return Record(str(file), 0, offset, key=None, value=value, headers=(), timestamp=None)

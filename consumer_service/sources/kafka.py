@@ -1,0 +1,294 @@
+"""The source `kafka`: one topic, read as a member of a consumer group."""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import structlog
+from kafka import KafkaConsumer, TopicPartition  # type: ignore[import-untyped]
+from kafka.consumer.fetcher import ConsumerRecord  # type: ignore[import-untyped]
+from kafka.coordinator.assignors.range import RangePartitionAssignor  # type: ignore[import-untyped]
+from kafka.coordinator.base import MemberState  # type: ignore[import-untyped]
+from kafka.errors import (  # type: ignore[import-untyped]
+    CommitFailedError,
+    RebalanceInProgressError,
+    RetriableError,
+)
+from kafka.future import Future  # type: ignore[import-untyped]
+from kafka.net.compat import KafkaNetClient  # type: ignore[import-untyped]
+from kafka.structs import OffsetAndMetadata  # type: ignore[import-untyped]
+
+from consumer_service.dead_letters import DeadLetterProducer
+from consumer_service.kafka_client import (
+    CLIENT_FAULTS,
+    CONNECT_TIMEOUT,
+    ClientFactory,
+    connection_options,
+    describe,
+    end_within,
+    problems_of,
+)
+from consumer_service.settings import ConsumerProcessSettings, KafkaSettings
+from consumer_service.sources import DeadLetter, Delivery, Partition, Record, SourceUnavailable
+from libaggregator.settings import SettingsError
+
+_COMMIT_TIMEOUT = 4.0
+_LEAVE_TIMEOUT = 3.0
+_LONGEST_HEARTBEAT_INTERVAL = 3.0
+_METADATA_SECONDS = 5.0
+"""How often partitions are looked up that were added, or a topic that was made again."""
+
+_TOPIC_SECONDS = 0.05
+"""How often it is looked whether the client has heard of the topic; it asks the broker ten times a second."""
+
+_FETCH_BYTES = 8 * 1024 * 1024
+_FETCH_WAIT_MS = 100
+
+log = structlog.get_logger(__name__)
+
+
+def create(settings: ConsumerProcessSettings) -> "KafkaSource":
+    """Return the source for these settings, not connected yet; SettingsError if they can't be used."""
+    if problems := problems_of(settings.kafka):
+        raise SettingsError(problems)
+    return KafkaSource(settings.kafka, settings.consumer.max_message_bytes)
+
+
+@dataclass(slots=True)
+class _Connection:
+    consumer: KafkaConsumer
+    client: KafkaNetClient
+    topic_asked_for: Future
+    subscribed: bool = False
+
+    def close(self) -> None:
+        """Leave the group and disconnect."""
+        try:
+            self.consumer.close(autocommit=False, timeout_ms=round(_LEAVE_TIMEOUT * 1000))
+        finally:
+            self.client.close()
+
+
+class KafkaSource:
+    """A member of the group `kafka.group` that reads `kafka.topic`.
+
+    Connects with the first `poll`, and again after a fault that the client can't recover from by itself.
+    `max_message_bytes` is the size up to which messages are used, for the dead letters.
+    """
+
+    exhausted = False
+
+    def __init__(self, settings: KafkaSettings, max_message_bytes: int) -> None:
+        self._settings = settings
+        self._letters = DeadLetterProducer(settings, max_message_bytes) if settings.dead_letter_topic else None
+        self._connection: _Connection | None = None
+        self._problem: str | None = "not connected yet"
+        self._assigned: set[TopicPartition] = set()
+        self._topic_id: object = None
+        self._last_member = 0.0
+
+    def poll(self, timeout: float, max_records: int) -> Sequence[Record]:
+        """Wait up to `timeout` seconds for records and return at most `max_records` of them.
+
+        While there is no connection it takes up to 3 s, whatever the timeout.
+        """
+        deadline = time.monotonic() + timeout
+        with self._faults():
+            connection = self._connection = self._connection or self._connect()
+            if not self._is_subscribed(connection, deadline):
+                return []
+            consumer = connection.consumer
+            consumer.resume(*consumer.paused())
+            self._start_again_if_topic_was_made_again(connection)
+            remaining = max(0.0, deadline - time.monotonic())
+            fetched = consumer.poll(timeout_ms=round(remaining * 1000), max_records=max_records)
+            self._note_assignment(consumer.assignment())
+            self._problem = None if fetched else self._find_problem(connection)
+        return [_record(found) for records in fetched.values() for found in records]
+
+    def keep_alive(self, timeout: float) -> None:
+        """Stay a member of the group for `timeout` seconds without taking a record.
+
+        Never raises: whether the broker is away too shows with the next commit or poll.
+        """
+        deadline = time.monotonic() + timeout
+        if self._connection is not None:
+            try:
+                self._poll_paused(self._connection.consumer, deadline)
+            except SourceUnavailable as error:
+                log.debug("could not keep the membership alive", problem=str(error))
+        time.sleep(max(0.0, deadline - time.monotonic()))
+
+    def commit(self, offsets: Mapping[Partition, int]) -> None:
+        """Commit offsets of partitions that are still assigned; SourceUnavailable after some 4 s without success."""
+        if self._connection is None:
+            return
+        consumer = self._connection.consumer
+        assigned = consumer.assignment()
+        committed = {
+            TopicPartition(*partition): OffsetAndMetadata(offset, "", -1)
+            for partition, offset in offsets.items()
+            if TopicPartition(*partition) in assigned
+        }
+        if not committed:
+            return
+        with self._faults():
+            try:
+                consumer.commit(committed, timeout_ms=round(_COMMIT_TIMEOUT * 1000))
+                self._problem = None
+            except (CommitFailedError, RebalanceInProgressError) as error:
+                log.info(
+                    "offsets not committed while the group rebalances, their records come again",
+                    group=self._settings.group,
+                    problem=describe(error, self._settings),
+                )
+
+    def send_dead_letters(self, letters: Sequence[DeadLetter]) -> Delivery:
+        """Send rejected records to `kafka.dead_letter_topic`, if there is one."""
+        return self._letters.send(letters) if self._letters else Delivery()
+
+    def problem(self) -> str | None:
+        """Return what kept the last `poll` or `commit` from working, None if nothing did; from any thread."""
+        return self._problem
+
+    def close(self) -> None:
+        """Leave the group without committing anything, and disconnect; never raises."""
+        if self._letters:
+            self._letters.close()
+        self._disconnect()
+
+    def _connect(self) -> _Connection:
+        settings = self._settings
+        factory = ClientFactory()
+        heartbeat_interval = min(_LONGEST_HEARTBEAT_INTERVAL, settings.session_timeout / 3)
+        try:
+            consumer = KafkaConsumer(
+                **connection_options(settings),
+                kafka_client=factory,
+                group_id=settings.group,
+                group_instance_id=settings.group_instance_id or None,
+                session_timeout_ms=round(settings.session_timeout * 1000),
+                heartbeat_interval_ms=int(heartbeat_interval * 1000),
+                max_poll_interval_ms=round(settings.max_poll_interval * 1000),
+                # what other clients offer too, so that they can share a group with this one
+                partition_assignment_strategy=(RangePartitionAssignor,),
+                auto_offset_reset=settings.auto_offset_reset,
+                enable_auto_commit=False,
+                # brokers other than Apache Kafka look for new records only when half of it is over
+                fetch_max_wait_ms=_FETCH_WAIT_MS,
+                # one record that is larger comes all the same
+                fetch_max_bytes=_FETCH_BYTES,
+                max_partition_fetch_bytes=_FETCH_BYTES,
+                metadata_max_age_ms=round(_METADATA_SECONDS * 1000),
+            )
+        except BaseException:
+            end_within(CONNECT_TIMEOUT, "consumer", factory.close)
+            raise
+        log.info("connected to Kafka", topic=settings.topic, group=settings.group)
+        return _Connection(consumer, factory.client, factory.client.cluster.add_topic(settings.topic))
+
+    def _disconnect(self) -> None:
+        connection, self._connection = self._connection, None
+        self._assigned = set()
+        if connection is not None:
+            end_within(2 * _LEAVE_TIMEOUT, "consumer", connection.close)
+
+    def _poll_paused(self, consumer: KafkaConsumer, deadline: float) -> None:
+        """Poll until `deadline` and leave every record where it is."""
+        with self._faults():
+            while (remaining := deadline - time.monotonic()) > 0:
+                # all partitions: one that is paused alone while partly read may never go on (kafka-python 3.0.12)
+                consumer.pause(*consumer.assignment())
+                fetched = consumer.poll(timeout_ms=round(remaining * 1000), max_records=1)
+                # of partitions that a rebalance brought during the call, which were not paused yet
+                for partition, records in fetched.items():
+                    consumer.seek(partition, records[0].offset)
+
+    def _is_subscribed(self, connection: _Connection, deadline: float) -> bool:
+        """Join the group as soon as the topic exists; False if it does not until `deadline`.
+
+        A member without a partition would not get one later from the embedded broker.
+        """
+        topic, cluster = self._settings.topic, connection.client.cluster
+        while not connection.subscribed:
+            if cluster.partitions_for_topic(topic) is not None:
+                connection.consumer.subscribe([topic])
+                connection.subscribed = True
+                self._last_member = time.monotonic()
+                self._topic_id = self._topic_id or cluster.topic_id(topic)
+            elif time.monotonic() < deadline:
+                time.sleep(_TOPIC_SECONDS)
+            else:
+                self._problem = self._broker_problem(connection.client) or self._missing_topic_problem(connection)
+                return False
+        return True
+
+    def _start_again_if_topic_was_made_again(self, connection: _Connection) -> None:
+        """Go to the first record of a topic that was deleted and made again, where old offsets mean nothing."""
+        topic = self._settings.topic
+        topic_id = connection.client.cluster.topic_id(topic)
+        assigned = connection.consumer.assignment()
+        if assigned and topic_id is not None and topic_id != self._topic_id:
+            log.warning("topic was made again, reading it from its first record", topic=topic)
+            connection.consumer.seek_to_beginning(*assigned)
+            self._topic_id = topic_id
+
+    def _note_assignment(self, assigned: set[TopicPartition]) -> None:
+        if assigned != self._assigned:
+            numbers = sorted(partition.partition for partition in assigned)
+            log.info("partitions assigned", topic=self._settings.topic, partitions=numbers)
+            self._assigned = assigned
+
+    def _find_problem(self, connection: _Connection) -> str | None:
+        """Return why there may have been no records; the client waits for a broker without a word."""
+        if problem := self._broker_problem(connection.client) or self._coordinator_problem(connection.client):
+            return problem
+        if connection.client.cluster.partitions_for_topic(self._settings.topic) is None:
+            self._disconnect()
+            return self._missing_topic_problem(connection)
+        return self._membership_problem(connection.consumer)
+
+    def _broker_problem(self, client: KafkaNetClient) -> str | None:
+        if any(client.connected(broker.node_id) for broker in client.cluster.brokers()):
+            return None
+        return f"no connection to {', '.join(self._settings.bootstrap_servers)}"
+
+    def _coordinator_problem(self, client: KafkaNetClient) -> str | None:
+        coordinator = client.cluster.get_coordinator(self._settings.group)
+        if coordinator is not None and client.connected(coordinator):
+            return None
+        return f"no connection to the coordinator of group {self._settings.group!r}"
+
+    def _missing_topic_problem(self, connection: _Connection) -> str | None:
+        topic = self._settings.topic
+        if topic in connection.client.cluster.unauthorized_topics:
+            return f"not authorized to read topic {topic!r}"
+        return f"topic {topic!r} does not exist yet" if connection.topic_asked_for.is_done else None
+
+    def _membership_problem(self, consumer: KafkaConsumer) -> str | None:
+        if consumer.group_metadata().state is MemberState.STABLE:
+            self._last_member = time.monotonic()
+            return None
+        # a rebalance is not a fault, one that does not end is
+        waits_too_long = time.monotonic() - self._last_member > self._settings.session_timeout
+        return f"not a member of group {self._settings.group!r}" if waits_too_long else None
+
+    @contextmanager
+    def _faults(self) -> Iterator[None]:
+        """Turn faults of the client into SourceUnavailable, and drop a client that can't be used any more."""
+        try:
+            yield
+        except CLIENT_FAULTS as error:
+            self._problem = describe(error, self._settings)
+            if not isinstance(error, RetriableError):
+                # after a record that it can't read, kafka-python 3.0.12 would never return from the next poll
+                self._disconnect()
+            raise SourceUnavailable(self._problem) from error
+
+
+def _record(found: ConsumerRecord) -> Record:
+    # a header may have no value, which no producer of ours could write into a dead letter
+    headers = [(name, value or b"") for name, value in found.headers]
+    timestamp = found.timestamp if found.timestamp is not None and found.timestamp >= 0 else None
+    return Record(found.topic, found.partition, found.offset, found.key, found.value, headers, timestamp)

@@ -1,0 +1,537 @@
+"""What every source has to do, and what the one for Kafka has to do besides; each test on every kind."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from kafka import codec as kafka_codec
+
+from consumer_service.sources import DeadLetter, Delivery, MessageSource, Partition, Record, SourceUnavailable
+from tests.support.brokers import AnyBroker, EmbeddedTestBroker
+from tests.support.kafka import ApacheKafka
+from tests.support.source_harness import (
+    POLL_SECONDS,
+    SESSION_TIMEOUT,
+    FileHarness,
+    Harness,
+    KafkaHarness,
+    offsets_after,
+    read,
+    read_nothing,
+    values,
+)
+from tests.support.topics import Sent, fresh_name
+from tests.support.waiting import eventually
+
+BROKER_FIXTURES = {"embedded": "embedded_broker", "apache": "apache_kafka"}
+
+TEN = [b'{"number": %d}' % number for number in range(10)]
+
+LONGEST_CALL = 7.0
+"""Seconds that any call may take while the broker is away, so that the process can be stopped."""
+
+
+@pytest.fixture(params=["file", "embedded", "apache"])
+def harness(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Harness]:
+    """Yield each kind of source in turn."""
+    if request.param == "file":
+        made: Harness = FileHarness(tmp_path)
+    else:
+        made = kafka_harness = KafkaHarness(request.getfixturevalue(BROKER_FIXTURES[request.param]))
+        kafka_harness.create_topic()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def kafka(broker: AnyBroker) -> Iterator[KafkaHarness]:
+    """Yield a topic name and a group on each broker in turn; the topic is not there yet."""
+    made = KafkaHarness(broker)
+    yield made
+    made.close()
+
+
+@pytest.fixture(params=["embedded", "apache"])
+def stoppable(request: pytest.FixtureRequest) -> Iterator[KafkaHarness]:
+    """Yield the same on a broker that the test may stop; it runs."""
+    if request.param == "embedded":
+        broker: AnyBroker = EmbeddedTestBroker()
+        broker.start()
+    else:
+        broker = request.getfixturevalue("apache_kafka")
+    made = KafkaHarness(broker)
+    yield made
+    made.close()
+    broker.stop()
+    if request.param == "apache":
+        broker.start()
+
+
+class TestEverySource:
+    def test_records_come_in_order_with_their_bytes(self, harness: Harness) -> None:
+        harness.fill(TEN)
+        source = harness.open()
+
+        records = read(source, 10)
+
+        assert values(records) == TEN
+        assert [record.offset for record in records] == list(range(10))
+        assert {record.partition for record in records} == {0}
+        assert source.problem() is None
+
+    def test_a_poll_returns_no_more_than_it_is_asked_for(self, harness: Harness) -> None:
+        harness.fill(TEN)
+        source = harness.open()
+
+        sizes = []
+        while sum(sizes) < len(TEN):
+            sizes.append(len(source.poll(POLL_SECONDS, 4)))
+
+        assert max(sizes) == 4
+
+    def test_a_single_record_is_returned_at_once(self, harness: Harness) -> None:
+        harness.fill([b"first"])
+        source = harness.open()
+        read(source, 1, max_records=1)
+        if isinstance(harness, FileHarness):
+            assert source.exhausted
+            return
+        read_nothing(source, 1)
+
+        harness.fill([b"second"])
+        begin = time.monotonic()
+        records = source.poll(5, 1000)
+
+        assert values(records) == [b"second"]
+        assert time.monotonic() - begin < 0.5
+
+    def test_keeping_alive_neither_loses_nor_repeats_a_record(self, harness: Harness) -> None:
+        harness.fill(TEN)
+        source = harness.open()
+        records = read(source, 3, max_records=3)
+
+        source.keep_alive(1.5 * SESSION_TIMEOUT if isinstance(harness, KafkaHarness) else 0.1)
+        records += read(source, 4, max_records=3)
+        source.keep_alive(0.1)
+        records += read(source, 10 - len(records))
+
+        assert values(records) == TEN
+
+    def test_offsets_can_be_committed(self, harness: Harness) -> None:
+        harness.fill(TEN)
+        source = harness.open()
+
+        source.commit(offsets_after(read(source, 10)))
+        source.commit({})
+
+    def test_is_closed_twice_without_an_error(self, harness: Harness) -> None:
+        harness.fill(TEN)
+        source = harness.open()
+        read(source, 1, max_records=1)
+
+        source.close()
+        source.close()
+
+    def test_is_closed_without_having_been_used(self, harness: Harness) -> None:
+        harness.fill(TEN)
+
+        harness.open().close()
+
+    def test_no_dead_letter_is_sent_if_there_is_no_topic_for_it(self, harness: Harness) -> None:
+        harness.fill(TEN)
+        source = harness.open()
+
+        assert source.send_dead_letters([letter_for(value=b"x")]) == Delivery()
+
+    def test_only_a_file_has_an_end(self, harness: Harness) -> None:
+        harness.fill(TEN)
+        source = harness.open()
+        assert not source.exhausted
+
+        read(source, 10)
+
+        assert source.exhausted == isinstance(harness, FileHarness)
+
+
+class TestKafkaRecords:
+    def test_keys_values_and_headers_are_untouched(self, kafka: KafkaHarness) -> None:
+        kafka.create_topic()
+        binary = bytes(range(256))
+        sent = [
+            Sent(binary, binary, [("h", binary), ("h", b""), ("ä", b"x")]),
+            Sent(b"", b""),
+            Sent(None, b"key"),
+            Sent(b"value", None),
+        ]
+        before = int(time.time() * 1000)
+        kafka.fill(sent)
+
+        records = read(kafka.open(), len(sent))
+
+        assert [(r.value, r.key, list(r.headers)) for r in records] == [(s.value, s.key, list(s.headers)) for s in sent]
+        assert all(record.topic == kafka.topic for record in records)
+        assert all(before <= (record.timestamp or 0) <= time.time() * 1000 for record in records)
+
+    def test_a_record_larger_than_a_fetch_comes_through(self, kafka: KafkaHarness) -> None:
+        kafka.create_topic()
+        large = bytes(10_000_000)
+        kafka.fill([b"before", large, b"after"])
+
+        assert values(read(kafka.open(), 3)) == [b"before", large, b"after"]
+
+    def test_a_record_that_the_client_cannot_read_is_reported_and_not_skipped(
+        self, kafka: KafkaHarness, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        kafka.create_topic()
+        kafka.fill([b"plain"])
+        kafka.broker.produce(kafka.topic, [b"packed" * 100], compression="gzip")
+        kafka.fill([b"plain again"])
+        source = kafka.open()
+
+        with monkeypatch.context() as without_library:
+            without_library.setattr(kafka_codec, "has_gzip", lambda: False)
+            assert values(read(source, 1)) == [b"plain"]
+            source.commit({Partition(kafka.topic, 0): 1})
+            eventually(lambda: says(source, "gzip"), what="the problem")
+            with pytest.raises(SourceUnavailable, match="gzip"):
+                read_nothing(source, 10)
+
+        assert values(read(source, 2)) == [b"packed" * 100, b"plain again"]
+
+
+class TestKafkaOffsets:
+    def test_a_new_consumer_goes_on_after_what_was_committed(self, kafka: KafkaHarness) -> None:
+        kafka.create_topic()
+        kafka.fill(TEN)
+        first = kafka.open()
+        records = read(first, 4, max_records=4)
+        read(first, 3, max_records=3)
+        first.commit(offsets_after(records))
+        first.close()
+
+        assert values(read(kafka.open(), 6)) == TEN[4:]
+
+    def test_closing_commits_nothing(self, kafka: KafkaHarness) -> None:
+        kafka.create_topic()
+        kafka.fill(TEN)
+        first = kafka.open()
+        read(first, 10)
+        first.close()
+
+        assert kafka.broker.committed(kafka.kafka.group, kafka.topic) == {}
+        assert values(read(kafka.open(), 10)) == TEN
+
+    def test_a_new_group_can_start_at_the_end(self, kafka: KafkaHarness) -> None:
+        kafka.create_topic()
+        kafka.fill(TEN)
+        kafka.kafka = replace(kafka.kafka, auto_offset_reset="latest")
+        source = kafka.open()
+        read_nothing(source, SESSION_TIMEOUT)
+
+        kafka.fill([b"new"])
+
+        assert values(read(source, 1)) == [b"new"]
+
+    def test_a_partition_that_is_not_assigned_is_not_committed(self, kafka: KafkaHarness) -> None:
+        kafka.create_topic()
+        kafka.fill(TEN)
+        source = kafka.open()
+        records = read(source, 10)
+
+        source.commit({**offsets_after(records), Partition(kafka.topic, 7): 5, Partition("another", 0): 5})
+
+        assert kafka.broker.committed(kafka.kafka.group, kafka.topic) == {0: 10}
+
+    def test_a_static_member_can_be_replaced(self, apache_kafka: ApacheKafka) -> None:
+        kafka = KafkaHarness(apache_kafka)
+        kafka.create_topic()
+        kafka.fill(TEN)
+        kafka.kafka = replace(kafka.kafka, group_instance_id="consumer-1")
+        first = kafka.open()
+        first.commit(offsets_after(read(first, 10)))
+        first.close()
+        kafka.fill([b"next"])
+
+        assert values(read(kafka.open(), 1)) == [b"next"]
+        kafka.close()
+
+
+class TestKafkaTopic:
+    def test_is_waited_for_without_being_made(self, kafka: KafkaHarness) -> None:
+        source = kafka.open()
+
+        eventually(lambda: says(source, f"topic '{kafka.topic}' does not exist yet"), 10, "the topic is missed")
+
+        assert kafka.topic not in kafka.broker.topic_names()
+
+        kafka.create_topic(2)
+        kafka.fill([Sent(b"first", partition=1)])
+        begin = time.monotonic()
+        assert values(read(source, 1)) == [b"first"]
+        assert time.monotonic() - begin < 5
+        assert source.problem() is None
+
+    def test_is_followed_when_it_is_made_again(self, kafka: KafkaHarness) -> None:
+        kafka.create_topic()
+        kafka.fill(TEN[:3])
+        source = kafka.open()
+        source.commit(offsets_after(read(source, 3)))
+
+        kafka.broker.delete_topic(kafka.topic)
+        eventually(lambda: kafka.topic not in kafka.broker.topic_names(), what="the topic is gone")
+        kafka.create_topic()
+        kafka.fill(TEN)
+
+        seen: list[bytes | None] = []
+
+        def all_came() -> bool:
+            seen.extend(values(source.poll(POLL_SECONDS, 1000)))
+            return set(TEN) <= set(seen)
+
+        eventually(all_came, 30, "every record of the new topic", interval=0)
+
+    def test_is_read_from_new_partitions_too(self, apache_kafka: ApacheKafka) -> None:
+        kafka = KafkaHarness(apache_kafka)
+        kafka.create_topic(1)
+        source = kafka.open()
+        read_nothing(source, POLL_SECONDS)
+
+        apache_kafka.add_partitions(kafka.topic, 2)
+        kafka.fill([Sent(b"in a new one", partition=1)])
+
+        assert values(read(source, 1, timeout=30)) == [b"in a new one"]
+        kafka.close()
+
+
+class TestKafkaGroup:
+    def test_two_consumers_share_the_partitions(self, kafka: KafkaHarness) -> None:
+        kafka.create_topic(2)
+        kafka.fill([Sent(b"first", partition=partition) for partition in (0, 1)])
+        first = kafka.open()
+        in_hand = read(first, 2)
+        second = kafka.open()
+        given_up = wait_for_share(first, second)
+
+        # one of the two partitions is the other's by now
+        first.commit(offsets_after(in_hand))
+
+        kept = 1 - given_up
+        assert kafka.broker.committed(kafka.kafka.group, kafka.topic) == {kept: 1}
+        kafka.fill([Sent(b"second", partition=partition) for partition in (0, 1)])
+        assert {(record.partition, record.offset) for record in read(first, 1)} == {(kept, 1)}
+        assert (given_up, 1) in {(record.partition, record.offset) for record in read(second, 1)}
+
+    def test_records_of_a_partition_that_comes_while_waiting_are_not_lost(self, kafka: KafkaHarness) -> None:
+        kafka.create_topic(2)
+        kafka.fill([Sent(b"%d" % number, partition=partition) for partition in (0, 1) for number in range(5)])
+        first = kafka.open()
+        read(first, 10)
+        second = kafka.open()
+        given_up = wait_for_share(first, second)
+        second.close()
+
+        # the other's partition comes while the first waits for its database
+        first.keep_alive(1.5 * SESSION_TIMEOUT)
+        records = read(first, 5)
+
+        assert [(record.partition, record.offset) for record in records] == [(given_up, offset) for offset in range(5)]
+
+    def test_a_member_stays_one_while_it_waits(self, kafka: KafkaHarness) -> None:
+        kafka.kafka = replace(kafka.kafka, max_poll_interval=SESSION_TIMEOUT)
+        kafka.create_topic()
+        kafka.fill(TEN)
+        source = kafka.open()
+        records = read(source, 10)
+
+        source.keep_alive(2.5 * SESSION_TIMEOUT)
+        source.commit(offsets_after(records))
+
+        assert kafka.broker.committed(kafka.kafka.group, kafka.topic) == {0: 10}
+
+    def test_a_commit_after_being_put_out_of_the_group_is_no_error(self, kafka: KafkaHarness) -> None:
+        kafka.kafka = replace(kafka.kafka, max_poll_interval=1.0)
+        kafka.create_topic()
+        kafka.fill(TEN)
+        source = kafka.open()
+        records = read(source, 10)
+        pause = time.monotonic() + 2.5
+        eventually(lambda: time.monotonic() > pause, what="longer than max_poll_interval")
+
+        source.commit(offsets_after(records))
+
+        assert values(read(source, 10)) == TEN
+
+
+class TestKafkaOutage:
+    def test_the_broker_is_waited_for_at_the_start(self, stoppable: KafkaHarness) -> None:
+        stoppable.broker.stop()
+        source = stoppable.open()
+
+        with bounded(), pytest.raises(SourceUnavailable, match=f"can't connect to {stoppable.broker.bootstrap}"):
+            source.poll(POLL_SECONDS, 1000)
+        assert source.problem() == f"can't connect to {stoppable.broker.bootstrap}"
+        with bounded():
+            source.keep_alive(0.1)
+            source.commit({Partition(stoppable.topic, 0): 1})
+
+        with bounded(1):
+            source.close()
+
+        stoppable.broker.start()
+        stoppable.create_topic()
+        stoppable.fill([b"first"])
+        assert values(read(source, 1)) == [b"first"]
+
+    def test_the_broker_is_waited_for_later_on(self, stoppable: KafkaHarness) -> None:
+        stoppable.kafka = replace(stoppable.kafka, dead_letter_topic=fresh_name("dead"))
+        stoppable.broker.create_topic(stoppable.kafka.dead_letter_topic)
+        stoppable.create_topic()
+        stoppable.fill([b"before"])
+        source = stoppable.open()
+        records = read(source, 1)
+        source.commit(offsets_after(records))
+        assert source.send_dead_letters([letter_for(value=b"x")]).sent == 1
+
+        stoppable.broker.stop()
+        eventually(lambda: says(source, "no connection"), 10, "a problem")
+        with bounded(), pytest.raises(SourceUnavailable):
+            source.commit(offsets_after(records))
+        with bounded(), pytest.raises(SourceUnavailable):
+            source.send_dead_letters([letter_for(value=b"x")])
+        with bounded(2):
+            source.keep_alive(1)
+
+        stoppable.broker.start()
+        if isinstance(stoppable.broker, EmbeddedTestBroker):
+            stoppable.create_topic()
+            stoppable.broker.create_topic(stoppable.kafka.dead_letter_topic)
+        stoppable.fill([b"after"])
+        records = read(source, 1, timeout=30)
+        assert b"after" in values(records)
+        assert source.problem() is None
+        source.commit(offsets_after(records))
+        assert source.send_dead_letters([letter_for(value=b"x")]).sent == 1
+
+    def test_is_closed_while_the_broker_is_away(self, stoppable: KafkaHarness) -> None:
+        stoppable.create_topic()
+        stoppable.fill([b"before"])
+        source = stoppable.open()
+        read(source, 1)
+        stoppable.broker.stop()
+
+        with bounded():
+            source.close()
+
+
+class TestKafkaDeadLetters:
+    @pytest.fixture
+    def kafka(self, kafka: KafkaHarness) -> KafkaHarness:
+        kafka.kafka = replace(kafka.kafka, dead_letter_topic=fresh_name("dead"))
+        return kafka
+
+    def test_have_the_original_bytes_and_our_headers(self, kafka: KafkaHarness) -> None:
+        kafka.broker.create_topic(kafka.kafka.dead_letter_topic)
+        letters = [
+            letter_for(value=b"\x1f\x8b\xff", key=b"\x00", headers=(("h", b"\xff"), ("aggregator-reason", b"old"))),
+            letter_for(value=b"", key=b""),
+            letter_for(value=None, key=b"k"),
+            letter_for(value=b"v", key=None),
+            letter_for(value=None, key=None),
+        ]
+
+        delivery = kafka.open().send_dead_letters(letters)
+
+        assert delivery == Delivery(sent=5)
+        found = kafka.broker.read(kafka.kafka.dead_letter_topic, 5)
+        assert [(f.value, f.key) for f in found] == [(lt.record.value, lt.record.key) for lt in letters]
+        assert list(found[0].headers) == [
+            ("h", b"\xff"),
+            ("aggregator-reason", b"not_json"),
+            ("aggregator-detail", b"position 1"),
+            ("aggregator-topic", b"results"),
+            ("aggregator-partition", b"2"),
+            ("aggregator-offset", b"7"),
+            ("aggregator-timestamp", b"1700000000000"),
+        ]
+
+    def test_many_are_sent_in_order(self, kafka: KafkaHarness) -> None:
+        kafka.broker.create_topic(kafka.kafka.dead_letter_topic)
+        letters = [letter_for(value=b"%d" % number) for number in range(500)]
+
+        assert kafka.open().send_dead_letters(letters).sent == 500
+
+        found = kafka.broker.read(kafka.kafka.dead_letter_topic, 500)
+        assert sorted(int(f.value or b"") for f in found) == list(range(500))
+
+    def test_their_topic_is_waited_for_without_being_made(self, kafka: KafkaHarness) -> None:
+        source = kafka.open()
+        topic = kafka.kafka.dead_letter_topic
+
+        with bounded(), pytest.raises(SourceUnavailable, match=topic):
+            source.send_dead_letters([letter_for(value=b"x")])
+
+        assert topic not in kafka.broker.topic_names()
+        kafka.broker.create_topic(topic)
+        assert source.send_dead_letters([letter_for(value=b"x")]).sent == 1
+
+    def test_one_that_is_larger_than_any_request_is_left_out(self, kafka: KafkaHarness) -> None:
+        kafka.broker.create_topic(kafka.kafka.dead_letter_topic)
+        large = letter_for(value=bytes(100_000_001))
+
+        delivery = kafka.open().send_dead_letters([letter_for(value=b"1"), large, letter_for(value=b"2")])
+
+        assert delivery == Delivery(sent=2, too_large=(large,))
+        assert [f.value for f in kafka.broker.read(kafka.kafka.dead_letter_topic, 2)] == [b"1", b"2"]
+
+
+def test_a_dead_letter_too_large_for_its_topic_is_left_out_and_later_ones_go_through(apache_kafka: ApacheKafka) -> None:
+    kafka = KafkaHarness(apache_kafka)
+    kafka.kafka = replace(kafka.kafka, dead_letter_topic=fresh_name("dead"))
+    apache_kafka.create_topic(kafka.kafka.dead_letter_topic, config={"max.message.bytes": "2000"})
+    source = kafka.open()
+    large = letter_for(value=bytes(3000))
+    small = [letter_for(value=b"%d" % number) for number in range(4)]
+
+    deliveries = [source.send_dead_letters([small[0], large, small[1]]), source.send_dead_letters(small[2:])]
+
+    assert deliveries == [Delivery(sent=2, too_large=(large,)), Delivery(sent=2)]
+    assert [f.value for f in apache_kafka.read(kafka.kafka.dead_letter_topic, 4)] == [b"0", b"1", b"2", b"3"]
+    kafka.close()
+
+
+def letter_for(
+    value: bytes | None, key: bytes | None = None, headers: tuple[tuple[str, bytes], ...] = ()
+) -> DeadLetter:
+    record = Record("results", 2, 7, key, value, headers, 1_700_000_000_000)
+    return DeadLetter(record, "not_json", "position 1")
+
+
+def wait_for_share(first: MessageSource, second: MessageSource) -> int:
+    """Wait until the second has records of one of two partitions, which is returned; the first keeps its own."""
+    records: list[Record] = []
+
+    def second_has_one() -> bool:
+        first.keep_alive(0.2)
+        records.extend(second.poll(0.2, 1000))
+        return bool(records)
+
+    eventually(second_has_one, 30, "records at the second consumer", interval=0)
+    return records[0].partition
+
+
+def says(source: MessageSource, text: str) -> bool:
+    """Poll once and tell whether the source has this problem."""
+    with suppress(SourceUnavailable):
+        source.poll(POLL_SECONDS, 1)
+    return text in (source.problem() or "")
+
+
+@contextmanager
+def bounded(seconds: float = LONGEST_CALL) -> Iterator[None]:
+    """Fail if the block takes longer."""
+    begin = time.monotonic()
+    yield
+    assert time.monotonic() - begin < seconds

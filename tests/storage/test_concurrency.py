@@ -1,0 +1,395 @@
+"""Two consumers that hold the same clusters for a moment leave what one would have left (PostgreSQL)."""
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from threading import Barrier
+from typing import Any
+
+import pytest
+from peewee import Database
+
+from consumer_service import statements
+from consumer_service.engines import Conflict, Engine, Row, engine_for
+from consumer_service.pipeline import Pipeline
+from consumer_service.sources import Record
+from consumer_service.writer import Writer, Written
+from libaggregator.messages import Limits, decode
+from libaggregator.settings import DatabaseSettings, Secret
+from libaggregator.storage.connections import open_writer
+from libaggregator.storage.faults import DATABASE_ERRORS, Fault, fault_of, sqlstate_of
+from libaggregator.storage.schema import migrate
+from tests.storage.conftest import NOON
+from tests.support.messages import CLUSTERS, HitSpec, payload, record
+from tests.support.model import Model
+from tests.support.postgresql import ExternalPostgresql
+from tests.support.tables import empty_tables, read_tables
+from tests.support.waiting import eventually
+
+CLUSTER, OTHER_CLUSTER = CLUSTERS[:2]
+ATTEMPTS = 50
+PATIENCE = 30.0
+DEADLOCK = "40P01"
+A, B, C = HitSpec("a.report", "K", 1), HitSpec("b.report", "K", 2), HitSpec("c.report", "K", 3)
+
+
+def open_database(url: str) -> Database:
+    return open_writer(DatabaseSettings(url=Secret(url)), "tests")
+
+
+@pytest.fixture(scope="module")
+def shared_url(postgresql: ExternalPostgresql) -> Iterator[str]:
+    """Yield the URL of a migrated database, one for all tests of this module."""
+    url = postgresql.create_database()
+    database = open_database(url)
+    migrate(database)
+    database.close()
+    yield url
+    postgresql.drop_database(url)
+
+
+@pytest.fixture
+def url(shared_url: str) -> str:
+    """Return the URL of a migrated database without rows."""
+    database = open_database(shared_url)
+    with database.atomic():
+        empty_tables(database)
+    database.close()
+    return shared_url
+
+
+@dataclass
+class Consumer:
+    """A consumer with a connection of its own, which tries again as the runner does."""
+
+    url: str
+    now: datetime = NOON
+    conflicts: list[BaseException] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.database = open_database(self.url)
+        self.engine = engine_for(self.database)
+
+    def write_once(self, records: Sequence[Record], engine: Engine | None = None) -> Written:
+        batch = Pipeline(Limits(), None, lambda: self.now).sort(records)
+        return Writer(engine or self.engine, lambda: self.now).write(batch.accepted, batch.rejected)
+
+    def write(self, records: Sequence[Record]) -> Written:
+        """Write a batch again and again while nobody but the other consumer is at fault."""
+        for _ in range(ATTEMPTS):
+            try:
+                return self.write_once(records)
+            except Conflict as conflict:
+                self.conflicts.append(conflict)
+            except DATABASE_ERRORS as error:
+                if fault_of(error) is not Fault.OUTAGE:
+                    raise
+                self.conflicts.append(error)
+        raise AssertionError(f"not written in {ATTEMPTS} attempts: {self.conflicts[-1]}")
+
+
+@pytest.fixture
+def consumers(url: str) -> Iterator[tuple[Consumer, Consumer]]:
+    """Yield two consumers on one database without rows; the clock of the second is ahead."""
+    pair = Consumer(url), Consumer(url, NOON + timedelta(seconds=60))
+    yield pair
+    for consumer in pair:
+        consumer.database.close()
+
+
+class Interrupted(Engine):
+    """An engine in whose transaction something else happens between reading and writing, once."""
+
+    def __init__(self, engine: Engine, meanwhile: Callable[[], object]) -> None:
+        super().__init__(engine._database)
+        self._engine = engine
+        self._meanwhile: Callable[[], object] | None = meanwhile
+
+    def select(self, statement: str, rows: Sequence[Row]) -> list[Row]:
+        return self._engine.select(statement, rows)
+
+    def insert(self, statement: str, rows: Sequence[Row]) -> None:
+        self._engine.insert(statement, rows)
+
+    def insert_counted(self, statement: str, rows: Sequence[Row], new: int) -> None:
+        meanwhile, self._meanwhile = self._meanwhile, None
+        if meanwhile:
+            meanwhile()
+        self._engine.insert_counted(statement, rows, new)
+
+    def run_each(self, statement: str, rows: Sequence[Row]) -> None:
+        self._engine.run_each(statement, rows)
+
+    def time(self, value: Any) -> datetime | None:
+        return self._engine.time(value)
+
+
+class Recording(Interrupted):
+    """An engine that remembers what was written, statement by statement."""
+
+    def __init__(self, engine: Engine) -> None:
+        super().__init__(engine, lambda: None)
+        self.written: list[tuple[str, Sequence[Row]]] = []
+
+    def insert(self, statement: str, rows: Sequence[Row]) -> None:
+        self.written.append((statement, rows))
+        super().insert(statement, rows)
+
+    def insert_counted(self, statement: str, rows: Sequence[Row], new: int) -> None:
+        self.written.append((statement, rows))
+        super().insert_counted(statement, rows, new)
+
+    def run_each(self, statement: str, rows: Sequence[Row]) -> None:
+        self.written.append((statement, rows))
+        super().run_each(statement, rows)
+
+
+def at(minute: int, hits: Sequence[HitSpec] = (), cluster: str = CLUSTER, org_id: int = 1) -> Record:
+    """Return a record whose version and offset are its minute."""
+    value = payload(cluster, f"2026-05-01T08:{minute:02}:00Z", hits, org_id, version=f"4.16.{minute}")
+    return record(value, minute)
+
+
+def stored(database: Database, model: Model) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return what is stored and what the model expects, of the tables that the model has."""
+    expected = model.tables()
+    found = read_tables(database)
+    return {table: found[table] for table in expected}, expected
+
+
+def test_another_consumer_that_stores_a_newer_report_first_is_not_overwritten(
+    consumers: tuple[Consumer, Consumer],
+) -> None:
+    ours, other = consumers
+    engine = Interrupted(ours.engine, lambda: other.write_once([at(9, [B])]))
+    with pytest.raises(Conflict):
+        ours.write_once([at(8, [A])], engine)
+    assert read_tables(ours.database)["rule_hit"] == [(1, CLUSTER, "b.report", "K", "2", NOON_PLUS_MINUTE)]
+    written = ours.write_once([at(8, [A])], engine)
+    assert [skip.record.offset for skip in written.stale] == [8]
+    model = Model()
+    model.apply(decode(at(9, [B]).value, Limits(), NOON), other.now)
+    found, expected = stored(ours.database, model)
+    assert found == expected
+
+
+def test_another_consumer_that_stores_an_older_report_first_is_a_conflict_and_then_the_start(
+    consumers: tuple[Consumer, Consumer],
+) -> None:
+    ours, other = consumers
+    engine = Interrupted(ours.engine, lambda: other.write_once([at(8, [A, B])]))
+    with pytest.raises(Conflict):
+        ours.write_once([at(9, [B, C])], engine)
+    ours.now += timedelta(hours=1)
+    assert len(ours.write_once([at(9, [B, C])], engine).stored) == 1
+    model = Model()
+    model.apply(decode(at(8, [A, B]).value, Limits(), NOON), other.now)
+    model.apply(decode(at(9, [B, C]).value, Limits(), NOON), ours.now)
+    found, expected = stored(ours.database, model)
+    assert found == expected
+
+
+def test_a_conflict_leaves_nothing_of_the_rest_of_the_batch(consumers: tuple[Consumer, Consumer]) -> None:
+    ours, other = consumers
+    engine = Interrupted(ours.engine, lambda: other.write_once([at(9)]))
+    batch = [at(8), at(7, [A], OTHER_CLUSTER), record(b"bad", 3)]
+    with pytest.raises(Conflict):
+        ours.write_once(batch, engine)
+    assert ours.database.execute_sql("SELECT cluster FROM report").fetchall() == [(CLUSTER,)]
+    assert ours.database.execute_sql("SELECT count(*) FROM consumer_error").fetchone() == (0,)
+    written = ours.write_once(batch, engine)
+    assert (len(written.stored), len(written.stale), len(written.rejected)) == (1, 1, 1)
+
+
+def test_a_row_that_was_read_stays_locked_until_it_is_written(
+    consumers: tuple[Consumer, Consumer],
+) -> None:
+    ours, other = consumers
+    ours.write_once([at(8, [A])])
+    other.database.execute_sql("SET lock_timeout = '100ms'")
+
+    def delete() -> None:
+        with pytest.raises(DATABASE_ERRORS):
+            other.database.execute_sql("DELETE FROM report")
+
+    ours.write_once([at(9, [B])], Interrupted(ours.engine, delete))
+    assert ours.database.execute_sql("SELECT rule_fqdn FROM rule_hit").fetchall() == [("b.report",)]
+
+
+@pytest.mark.parametrize("newer", [True, False])
+def test_a_consumer_waits_for_the_other_one_that_has_its_cluster_in_hand(
+    consumers: tuple[Consumer, Consumer], newer: bool
+) -> None:
+    ours, other = consumers
+    ours.write_once([at(5, [A])])
+    late = at(7, [A, C]) if newer else at(5, [C])
+    with ThreadPoolExecutor(1) as pool:
+        waiting: list[Any] = []
+
+        def start_the_other() -> None:
+            waiting.append(pool.submit(other.write_once, [late]))
+            eventually(lambda: is_waiting_for_a_lock(ours.database), what="the other consumer waits")
+
+        ours.now += timedelta(seconds=10)
+        ours.write_once([at(6, [A, B])], Interrupted(ours.engine, start_the_other))
+        written: Written = waiting[0].result(PATIENCE)
+    model = Model()
+    model.apply(decode(at(5, [A]).value, Limits(), NOON), NOON)
+    model.apply(decode(at(6, [A, B]).value, Limits(), NOON), ours.now)
+    if newer:
+        model.apply(decode(late.value, Limits(), NOON), other.now)
+    assert len(written.stored if newer else written.stale) == 1
+    found, expected = stored(ours.database, model)
+    assert found == expected
+
+
+def is_waiting_for_a_lock(database: Database) -> bool:
+    """Whether another session of this database waits for a lock; `database` may be in a transaction."""
+    statement = (
+        "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+        " AND pid <> pg_backend_pid()"
+    )
+    # what a transaction saw of it once it sees again
+    database.execute_sql("SELECT pg_stat_clear_snapshot()")
+    return bool(database.execute_sql(statement).fetchone()[0])
+
+
+@pytest.mark.parametrize("engine", ["sqlite", "postgresql"])
+def test_the_statement_itself_keeps_a_newer_report(
+    request: pytest.FixtureRequest, sqlite_url: str, engine: str
+) -> None:
+    """Whatever was read before, an older or equal report does not get into the table."""
+    database = open_database(sqlite_url if engine == "sqlite" else request.getfixturevalue("url"))
+    migrate(database)
+    noon = datetime(2026, 5, 1, 12)
+    for checked in (noon, noon, noon - timedelta(microseconds=1), noon + timedelta(microseconds=1)):
+        row = (checked.microsecond, CLUSTER, "{}", NOON, checked, None, 0)
+        engine_for(database).insert(statements.STORE_REPORTS, [row])
+        rows = database.execute_sql("SELECT org_id FROM report").fetchall()
+        assert rows == [(1 if checked > noon else 0,)]
+    database.execute_sql("UPDATE report SET last_checked_at = NULL")
+    engine_for(database).insert(statements.STORE_REPORTS, [(7, CLUSTER, "{}", NOON, datetime.min, None, 0)])
+    assert database.execute_sql("SELECT org_id FROM report").fetchall() == [(7,)]
+    database.close()
+
+
+def test_rows_are_locked_and_written_in_the_order_of_cluster_id(consumers: tuple[Consumer, Consumer]) -> None:
+    ours, _ = consumers
+    clusters = [f"{number:08x}-0000-4000-8000-000000000000" for number in range(20)]
+    shuffled = random.Random(1).sample(clusters, len(clusters))
+    for minute in (8, 9):
+        engine = Recording(ours.engine)
+        hits = [A, B] if minute == 8 else []
+        ours.write_once([at(minute, hits, cluster, org_id=minute) for cluster in shuffled], engine)
+        for statement, rows in engine.written:
+            written = [value for row in rows for value in row if value in clusters]
+            assert written == sorted(written), statement
+    tables = " ".join(statement for statement, rows in engine.written if rows)
+    assert all(name in tables for name in ("report ", "rule_hit ", "recommendation ", "report_info ", "toggle "))
+
+
+def test_overlapping_batches_of_known_clusters_never_deadlock(consumers: tuple[Consumer, Consumer]) -> None:
+    clusters = [f"{number:08x}-0000-4000-8000-000000000000" for number in range(40)]
+    consumers[0].write([at(0, [A], cluster) for cluster in clusters])
+    work = [
+        [
+            [
+                at(minute, [A, B], cluster, org_id)
+                for cluster in random.Random(f"{org_id} {minute}").sample(clusters, 30)
+            ]
+            for minute in range(1, 25)
+        ]
+        for org_id in (1, 2)
+    ]
+    run_both(consumers, work)
+    assert [sqlstate_of(error) for consumer in consumers for error in consumer.conflicts] == []
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_whoever_comes_first_the_newest_message_of_each_cluster_is_what_is_stored(
+    consumers: tuple[Consumer, Consumer], seed: int
+) -> None:
+    """Also for clusters that both of them see for the first time."""
+    rng = random.Random(seed)
+    clusters = [f"{seed:04x}{number:04x}-0000-4000-8000-000000000000" for number in range(12)]
+    minutes = {cluster: rng.sample(range(1, 60), 16) for cluster in clusters}
+    work: list[list[list[Record]]] = [[], []]
+    newest: dict[str, Record] = {}
+    for _ in range(8):
+        for share in work:
+            batch = []
+            for cluster in rng.sample(clusters, 8):
+                hits = rng.sample([A, B, C], rng.randint(0, 3))
+                entry = at(minutes[cluster].pop(), hits, cluster, org_id=rng.randint(1, 3))
+                newest[cluster] = max(newest.get(cluster, entry), entry, key=lambda other: other.offset)
+                batch.append(entry)
+            rng.shuffle(batch)
+            share.append(batch)
+    run_both(consumers, work)
+
+    model = Model()
+    for entry in newest.values():
+        model.apply(decode(entry.value, Limits(), NOON), NOON)
+    found, expected = stored(consumers[0].database, model)
+    times = {"report": [3], "rule_hit": [5], "recommendation": [5, 6], "report_info": []}
+    for table, places in times.items():
+        assert [without(row, places) for row in found[table]] == [without(row, places) for row in expected[table]]
+    allowed = {consumer.now for consumer in consumers}
+    allowed |= {now.replace(microsecond=0) for now in allowed}
+    assert {row[place] for table, places in times.items() for row in found[table] for place in places} <= allowed
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_both_make_the_same_new_clusters_at_once(consumers: tuple[Consumer, Consumer], seed: int) -> None:
+    clusters = [f"{seed:04x}{number:04x}-0000-4000-8000-000000000000" for number in range(60)]
+    rng = random.Random(seed)
+    work = [
+        [[at(minute, [A, hit], cluster) for cluster in rng.sample(clusters, len(clusters))]]
+        for minute, hit in ((8, B), (9, C))
+    ]
+    results = run_both(consumers, work)
+    model = Model()
+    for entry in work[1][0]:
+        model.apply(decode(entry.value, Limits(), NOON), NOON)
+    found, expected = stored(consumers[0].database, model)
+    assert [row[:3] for row in found["report"]] == [row[:3] for row in expected["report"]]
+    assert [row[:5] for row in found["rule_hit"]] == [row[:5] for row in expected["rule_hit"]]
+    assert [row[:5] for row in found["recommendation"]] == [row[:5] for row in expected["recommendation"]]
+    assert found["report_info"] == expected["report_info"]
+    # the newer one counted for each cluster, the older one wholly or not at all
+    assert len(results[1][0].stored) == len(clusters)
+    assert len(results[0][0].stored) in (0, len(clusters))
+    # what both of them have is as old as the first of them to come
+    first = consumers[0].now if results[0][0].stored else consumers[1].now
+    since = {row[5] for row in found["rule_hit"] if row[2] == A.component}
+    assert since == {first.replace(microsecond=0)}
+
+
+def run_both(
+    consumers: tuple[Consumer, Consumer], work: Sequence[Sequence[Sequence[Record]]]
+) -> tuple[list[Written], list[Written]]:
+    """Let both consumers write their batches, starting at the same moment."""
+    barrier = Barrier(2)
+
+    def write_all(consumer: Consumer, batches: Sequence[Sequence[Record]]) -> list[Written]:
+        barrier.wait(PATIENCE)
+        try:
+            return [consumer.write(batch) for batch in batches]
+        finally:
+            # a connection belongs to its thread
+            consumer.database.close()
+
+    with ThreadPoolExecutor(2) as pool:
+        first, second = (
+            pool.submit(write_all, consumer, batches) for consumer, batches in zip(consumers, work, strict=True)
+        )
+        return first.result(PATIENCE), second.result(PATIENCE)
+
+
+def without(row: Sequence[Any], places: Sequence[int]) -> list[Any]:
+    return [value for place, value in enumerate(row) if place not in places]
+
+
+NOON_PLUS_MINUTE = (NOON + timedelta(seconds=60)).replace(microsecond=0)

@@ -1,0 +1,125 @@
+"""The API's application on an SQLite file, asked without a server and a network."""
+
+import base64
+import json
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from falcon import testing
+from prometheus_client import CollectorRegistry
+
+from api_service.app import create_app, resources_of
+from api_service.database import Reader
+from api_service.metrics import ApiMetrics
+from api_service.settings import ApiSettings
+from libaggregator.build import BuildFacts
+from libaggregator.settings import DatabaseSettings, Secret
+from libaggregator.storage.connections import open_reader, open_writer
+from libaggregator.storage.schema import migrate
+
+CLUSTER = "a9d4b240-49e2-56d0-a495-f2798c5e3b2f"
+OTHER_CLUSTER = "212b88a7-109b-52d4-9d93-1cf46b54d6a2"
+THIRD_CLUSTER = "eb932caa-c970-5bfe-9769-074766920717"
+NOW = datetime(2026, 5, 4, 12, 0, 0)
+TIME = "2026-05-04 08:00:00"
+
+# columns that must have a value, whatever the test is about
+_DEFAULTS: dict[str, dict[str, Any]] = {
+    "report": {"org_id": 1, "cluster": CLUSTER, "report": "{}", "reported_at": TIME, "last_checked_at": TIME},
+    "rule_hit": {
+        "org_id": 1,
+        "cluster_id": CLUSTER,
+        "rule_fqdn": "a.b.report",
+        "error_key": "K",
+        "template_data": "{}",
+    },
+    "recommendation": {"org_id": 1, "cluster_id": CLUSTER, "rule_fqdn": "a.b", "error_key": "K", "rule_id": "a.b|K"},
+    "report_info": {"org_id": 1, "cluster_id": CLUSTER, "version_info": "4.16.3"},
+    "cluster_rule_toggle": {
+        "cluster_id": CLUSTER,
+        "rule_id": "a.b.report",
+        "error_key": "K",
+        "org_id": "1",
+        "disabled": 1,
+        "updated_at": TIME,
+    },
+    "cluster_user_rule_disable_feedback": {
+        "cluster_id": CLUSTER,
+        "rule_id": "a.b.report",
+        "error_key": "K",
+        "org_id": "1",
+        "user_id": "u",
+        "message": "why",
+        "added_at": TIME,
+        "updated_at": TIME,
+    },
+    "cluster_rule_user_feedback": {
+        "cluster_id": CLUSTER,
+        "rule_id": "a.b.report",
+        "error_key": "K",
+        "org_id": "1",
+        "user_id": "u",
+        "message": "",
+        "user_vote": 1,
+        "added_at": TIME,
+        "updated_at": TIME,
+    },
+    "rule_disable": {"org_id": "1", "rule_id": "a.b.report", "error_key": "K", "created_at": TIME},
+    "advisor_ratings": {"org_id": "1", "rule_fqdn": "a.b", "error_key": "K", "rule_id": "a.b|K"},
+}
+
+
+class ApiUnderTest:
+    """An application with a database of its own in `folder`; `settings` are those of the section `api`.
+
+    The clock of the application stands at `NOW`, 2026-05-04 12:00.
+    """
+
+    def __init__(self, folder: Path, clock: Callable[[], datetime] = lambda: NOW, **settings: Any) -> None:
+        self.file = folder / "aggregator.db"
+        database = DatabaseSettings(url=Secret(f"sqlite:///{self.file}"))
+        self.database = open_writer(database, "tests")
+        # a lost file is no loss here
+        self.database._pragmas = [("foreign_keys", 0), ("synchronous", 0)]
+        migrate(self.database)
+        self.settings = ApiSettings(**settings)
+        self.registry = CollectorRegistry()
+        metrics = ApiMetrics(self.registry, BuildFacts(version="1.2.3"))
+        reader = Reader(lambda: open_reader(database, "tests"), prepare=True, count_fault=metrics.count_fault)
+        build = BuildFacts(version="1.2.3")
+        self.app = create_app(self.settings, reader, metrics, build, clock)
+        self.resources = resources_of(self.settings, reader, metrics, build, clock)
+        self._client = testing.TestClient(self.app)
+
+    def insert(self, table: str, **row: Any) -> None:
+        """Add a row; columns that are not given have values that fit together."""
+        values = {**_DEFAULTS[table], **row}
+        places = ", ".join("?" * len(values))
+        self.database.execute_sql(
+            f"INSERT INTO {table} ({', '.join(values)}) VALUES ({places})", tuple(values.values())
+        )
+
+    def get(self, path: str, **request: Any) -> testing.Result:
+        """Ask for a path relative to the prefix."""
+        return self.ask("GET", path, **request)
+
+    def post(self, path: str, body: bytes | str, **request: Any) -> testing.Result:
+        """Send a body to a path relative to the prefix."""
+        return self.ask("POST", path, body=body, **request)
+
+    def ask(self, method: str, path: str, **request: Any) -> testing.Result:
+        """Send any request to a path relative to the prefix."""
+        return self._client.simulate_request(method, self.settings.prefix + path, **request)
+
+
+def identity(org_id: Any = "1") -> dict[str, str]:
+    """Return the header with the identity of an organization."""
+    return token({"identity": {"org_id": org_id, "user": {"user_id": "11"}, "type": "User"}})
+
+
+def token(value: Any) -> dict[str, str]:
+    """Return the identity header for any JSON value, or for bytes that are none."""
+    text = value if isinstance(value, bytes) else json.dumps(value).encode()
+    return {"x-rh-identity": base64.b64encode(text).decode()}
