@@ -6,9 +6,8 @@ from threading import Thread
 import structlog
 from peewee import Database
 
-from libaggregator.storage.connections import missing_file
-from libaggregator.storage.faults import DATABASE_ERRORS, Fault, describe, fault_of, is_refused_for_good
-from libaggregator.storage.schema import SchemaError, check_schema
+from libaggregator.storage.faults import DATABASE_ERRORS, describe
+from libaggregator.storage.schema import check_schema
 
 _PAUSE_SECONDS = 1.0
 _PATIENCE_SECONDS = 5.0
@@ -28,8 +27,8 @@ class DatabaseWatch:
         self._asked = time.monotonic()
         self._in_outage = False
         self.schema_is_ours = False
-        self.refusal: SchemaError | None = None
-        """Why this database can't be used; waiting does not help."""
+        self.failure: Exception | None = None
+        """Why it asks no more: SchemaError if this database never can be used."""
 
     def start(self) -> None:
         """Begin to ask."""
@@ -47,8 +46,8 @@ class DatabaseWatch:
                 self._asked = time.monotonic()
                 self._log_change()
                 time.sleep(_PAUSE_SECONDS)
-        except SchemaError as refusal:
-            self.refusal = refusal
+        except Exception as failure:
+            self.failure = failure
 
     def _ask(self) -> str | None:
         """Return what is wrong with the database; raises SchemaError if it never can be used."""
@@ -56,20 +55,14 @@ class DatabaseWatch:
             if self.schema_is_ours:
                 self._database.execute_sql("SELECT 1").fetchall()
             else:
-                self._read_schema()
+                pending = check_schema(self._database)
                 self.schema_is_ours = True
+                if pending:
+                    _log.warning("steps are missing in the schema, run `aggregator-consumer migrate`", missing=pending)
         except DATABASE_ERRORS as error:
             self._database.close()
-            if not self.schema_is_ours and _is_for_good(error):
-                raise SchemaError(f"the database can't be used: {describe(error)}") from error
             return describe(error)
         return None
-
-    def _read_schema(self) -> None:
-        if file := missing_file(self._database):
-            raise SchemaError(f"there is no database file {file}; run `aggregator-consumer migrate` first")
-        if pending := check_schema(self._database):
-            _log.warning("steps are missing in the schema, run `aggregator-consumer migrate`", missing=pending)
 
     def _log_change(self) -> None:
         if self._problem and not self._in_outage:
@@ -77,7 +70,3 @@ class DatabaseWatch:
         if self._in_outage and not self._problem:
             _log.info("database available again")
         self._in_outage = self._problem is not None
-
-
-def _is_for_good(error: BaseException) -> bool:
-    return is_refused_for_good(error) or fault_of(error) is Fault.STATEMENT

@@ -51,6 +51,7 @@ def serve_until_stopped(settings: ApiProcessSettings) -> None:
     admin.start()
     try:
         if _wait_for_schema(watch, server, heartbeat):
+            server.listen()
             address = f"http://{settings.api.host}:{server.port}{settings.api.prefix}"
             _log.info("API started", api=address, admin=f"http://{settings.api.admin_host}:{admin.port}")
             server.run()
@@ -85,8 +86,8 @@ def _wait_for_schema(watch: DatabaseWatch, server: DrainingServer, heartbeat: He
     watch.start()
     while not server.stop_requested:
         heartbeat.beat()
-        if watch.refusal:
-            raise watch.refusal
+        if watch.failure:
+            raise watch.failure
         if watch.schema_is_ours:
             return True
         time.sleep(_LOOK_SECONDS)

@@ -17,7 +17,8 @@ from api_service.settings import ApiSettings
 from libaggregator.admin import Heartbeat
 
 _TURN_SECONDS = 1.0
-_MAX_CONNECTIONS = 1000
+# well below the 1,024 open files that a process usually may have
+_MAX_CONNECTIONS = 500
 _THREADS_STOP_SECONDS = 1.0
 
 _log = structlog.get_logger(__name__)
@@ -55,8 +56,8 @@ class DrainingServer:
         """Return what is wrong, None until the process was told to stop."""
         return "the process was told to stop" if self.stop_requested else None
 
-    def run(self) -> None:
-        """Listen and answer; after `request_stop` wait `shutdown_delay`, listen no more, and finish what came."""
+    def listen(self) -> None:
+        """Begin to take connections; they are answered by `run`."""
         self._server = create_server(
             self._app,
             self._channels,
@@ -68,6 +69,9 @@ class DrainingServer:
             log_socket_errors=False,
             ident="aggregator-api",
         )
+
+    def run(self) -> None:
+        """Answer requests; after `request_stop` wait `shutdown_delay`, listen no more, and finish what came."""
         while not self.stop_requested:
             self._turn(_TURN_SECONDS)
         self._turn_until(time.monotonic() + self._settings.shutdown_delay)

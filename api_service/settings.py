@@ -18,8 +18,8 @@ class ApiSettings:
     auth: Literal["none", "xrh"] = setting("none", "whether requests need an identity in `x-rh-identity`")
     threads: int = setting(4, "requests that are answered at the same time", 1, 1000)
     max_body_bytes: int = setting(2_097_152, "bytes that the body of a request may have", 1)
-    shutdown_delay: float = setting(0.0, "seconds between not ready and closing the port, when told to stop", 0)
-    shutdown_timeout: float = setting(30.0, "seconds for the requests in hand, when told to stop", 0)
+    shutdown_delay: float = setting(0.0, "seconds between not ready and closing the port, when told to stop", 0, 86_400)
+    shutdown_timeout: float = setting(30.0, "seconds for the requests in hand, when told to stop", 0, 86_400)
     org_overview_limit_hours: int = setting(3, "age in hours up to which the cluster list has a cluster", 1)
 
 

@@ -13,14 +13,14 @@ from kafka.errors import (  # type: ignore[import-untyped]
 from kafka.producer.future import FutureRecordMetadata  # type: ignore[import-untyped]
 from kafka.serializer import Serializer  # type: ignore[import-untyped]
 
-from consumer_service.kafka_client import CLIENT_FAULTS, ClientFactory, connection_options, describe, end_within
+from consumer_service.kafka_client import CLIENT_FAULTS, Connecting, connection_options, describe, end_within
 from consumer_service.settings import KafkaSettings
 from consumer_service.sources import DeadLetter, Delivery, SourceUnavailable
 
 HEADER_PREFIX = "aggregator-"
 LONGEST_DETAIL = 1000
 
-_DELIVERY_TIMEOUT = 4.0
+DELIVERY_TIMEOUT = 4.0
 """Seconds for one group of letters; a stop has to wait for it."""
 
 _GROUP_BYTES = 4_000_000
@@ -80,7 +80,7 @@ class DeadLetterProducer:
         """Give up what was not sent and disconnect; never raises."""
         producer, self._producer = self._producer, None
         if producer is not None:
-            end_within(2 * _DELIVERY_TIMEOUT, "dead letters", lambda: _discard(producer))
+            end_within(2 * DELIVERY_TIMEOUT, "dead letters", lambda: _discard(producer))
 
     def _send_group(self, letters: Sequence[DeadLetter]) -> list[DeadLetter]:
         """Send letters together and return those that are too large."""
@@ -93,7 +93,7 @@ class DeadLetterProducer:
             except _TOO_LARGE:
                 too_large.append(letter)
         # a little more than the producer gives itself, so that it is the one to say what went wrong
-        deadline = time.monotonic() + _DELIVERY_TIMEOUT + 1
+        deadline = time.monotonic() + DELIVERY_TIMEOUT + 1
         for letter, future in pending:
             try:
                 future.get(timeout=max(0.0, deadline - time.monotonic()))
@@ -111,25 +111,23 @@ class DeadLetterProducer:
         )
 
     def _connect(self) -> KafkaProducer:
-        factory = ClientFactory()
-        try:
+        with Connecting(self._settings) as connecting:
             return KafkaProducer(
                 **connection_options(self._settings),
-                kafka_client=factory,
+                kafka_client=connecting,
                 acks="all",
                 # with it, one record that is too large fails all later ones too (kafka-python 3.0.12)
                 enable_idempotence=False,
                 value_serializer=_NullSerializer(),
                 # each letter on its own, so that one that is too large takes no other with it
                 batch_size=0,
+                # a record that was packed on its way to us has to fit in the same space
+                compression_type="gzip",
                 max_request_size=self._request_limit,
-                max_block_ms=round(_DELIVERY_TIMEOUT * 1000),
-                request_timeout_ms=round(_DELIVERY_TIMEOUT * 1000),
-                delivery_timeout_ms=round(_DELIVERY_TIMEOUT * 1000),
+                max_block_ms=round(DELIVERY_TIMEOUT * 1000),
+                request_timeout_ms=round(DELIVERY_TIMEOUT * 1000),
+                delivery_timeout_ms=round(DELIVERY_TIMEOUT * 1000),
             )
-        except BaseException:
-            factory.close()
-            raise
 
     def _describe(self, error: Exception) -> str:
         if isinstance(error, KafkaTimeoutError) and "metadata" in str(error):
@@ -160,7 +158,7 @@ def _groups(letters: Sequence[DeadLetter]) -> Iterator[list[DeadLetter]]:
 def _discard(producer: KafkaProducer) -> None:
     # `close` alone waits for what can't be sent, and leaves the thread of the sender running if that fails
     producer._sender.force_close()
-    producer.close(timeout=_DELIVERY_TIMEOUT)
+    producer.close(timeout=DELIVERY_TIMEOUT)
 
 
 def _encoded(text: str) -> bytes:

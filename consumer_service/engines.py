@@ -13,8 +13,14 @@ from typing import Any
 from peewee import Database, PostgresqlDatabase
 from psycopg2.extras import execute_batch, execute_values
 
+from libaggregator.messages import Message
+
 Row = tuple[Any, ...]
 
+# what a column holds that an existing deployment made and nobody widened yet
+_LARGEST_INTEGER = 2**31 - 1
+# an entry of an index has at most 2,704 bytes, a character up to four
+_SURELY_INDEXED = 600
 _PAGE = 1000  # rows in one statement: above it, neither engine gets faster and the text only gets longer
 
 
@@ -59,6 +65,10 @@ class Engine(ABC):
         """Run a statement once for each row of parameters."""
 
     @abstractmethod
+    def may_refuse(self, message: Message) -> bool:
+        """Whether the database might refuse the values of a message; True if in doubt."""
+
+    @abstractmethod
     def time(self, value: Any) -> datetime | None:
         """Return a time that was read, in the form in which times are compared."""
 
@@ -85,6 +95,11 @@ class _Postgresql(Engine):
     def run_each(self, statement: str, rows: Sequence[Row]) -> None:
         if rows:
             execute_batch(self._cursor(), statement, rows, page_size=_PAGE)
+
+    def may_refuse(self, message: Message) -> bool:
+        return message.org_id > _LARGEST_INTEGER or any(
+            len(hit.component) + len(hit.error_key) > _SURELY_INDEXED for hit in message.hits
+        )
 
     def time(self, value: Any) -> datetime | None:
         found: datetime | None = value
@@ -122,6 +137,9 @@ class _Sqlite(Engine):
 
     def run_each(self, statement: str, rows: Sequence[Row]) -> None:
         self._database.cursor().executemany(statement.replace("%s", "?"), rows)
+
+    def may_refuse(self, message: Message) -> bool:
+        return False
 
     def time(self, value: Any) -> datetime | None:
         return None if value is None else datetime.fromisoformat(value)

@@ -2,23 +2,23 @@
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from threading import Thread
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
+from weakref import WeakSet
 
 import structlog
 from kafka.cluster import collect_hosts  # type: ignore[import-untyped]
 from kafka.errors import KafkaError, KafkaTimeoutError  # type: ignore[import-untyped]
 from kafka.net.compat import KafkaNetClient  # type: ignore[import-untyped]
+from kafka.net.manager import KafkaConnectionManager  # type: ignore[import-untyped]
+from kafka.net.selector import NetworkSelector  # type: ignore[import-untyped]
 from kafka.util import ensure_valid_topic_name  # type: ignore[import-untyped]
 
 from consumer_service.settings import KafkaSettings
 
 CONNECT_TIMEOUT = 3.0
 """Seconds that one attempt to reach a broker for the first time may take: a stop has to wait for it."""
-
-CLIENT_FAULTS = (KafkaError, OSError, RuntimeError, ValueError)
-"""What a client raises: its own errors, and others where a connection, a record or its IO thread broke."""
 
 # A frame is as large as the largest record; the default of 100 MB is less than what brokers take by default.
 _LARGEST_FRAME = 2**31 - 1
@@ -88,40 +88,95 @@ def _security_options(settings: KafkaSettings) -> dict[str, Any]:
     return options
 
 
-@dataclass
-class ClientFactory:
-    """Makes the network client of a consumer or producer, and keeps hold of it.
+class _Connections(KafkaConnectionManager):  # type: ignore[misc]
+    """The connections of a client, with the reason for which the last of them failed."""
 
-    Given as `kafka_client` to the constructor, which leaves the network client open if it fails itself.
-    """
+    def __init__(self, net: NetworkSelector, **options: Any) -> None:
+        super().__init__(net, **options)
+        self.failure: Exception | None = None
+        self._watched: WeakSet[Any] = WeakSet()
 
-    made: list[KafkaNetClient] = field(default_factory=list)
+    def get_connection(self, *arguments: Any, **options: Any) -> Any:
+        connection = super().get_connection(*arguments, **options)
+        if connection not in self._watched:
+            self._watched.add(connection)
+            connection.close_future.add_errback(self._failed)
+        return connection
 
-    def __call__(self, **options: Any) -> KafkaNetClient:
-        """Return a network client that makes no topic by asking for it."""
-        client = KafkaNetClient(**options)
-        self.made.append(client)
+    def _failed(self, error: Exception) -> None:
+        self.failure = error
+
+
+class NetworkClient(KafkaNetClient):  # type: ignore[misc]
+    """The part of a consumer or producer that speaks to brokers; it makes no topic by asking for it."""
+
+    def __init__(self, **options: Any) -> None:
+        net = NetworkSelector(**options)
+        super().__init__(net, _Connections(net, **options), **options)
         # kafka-python 3.0.12 takes the option, but does not hand it on to the part that asks
-        client.cluster.config["allow_auto_create_topics"] = options["allow_auto_create_topics"]
-        return client
+        self.cluster.config["allow_auto_create_topics"] = options["allow_auto_create_topics"]
 
     @property
-    def client(self) -> KafkaNetClient:
-        """The client that was made."""
-        return self.made[0]
+    def failure(self) -> str:
+        """Why the last connection failed, in brackets, to be added to a text; empty if none did."""
+        failure: Exception | None = self._manager.failure
+        return f" ({_one_line(failure).removeprefix('KafkaConnectionError: ')})" if failure else ""
 
-    def close(self) -> None:
-        """Close the network client; closing it twice does nothing."""
-        for client in self.made:
-            client.close()
+
+class NotConnected(Exception):
+    """No broker could be reached; the text says which and why."""
+
+
+CLIENT_FAULTS = (NotConnected, KafkaError, OSError, RuntimeError, ValueError)
+"""What a client raises: its own errors, and others where a connection, a record or its IO thread broke."""
+
+
+class Connecting:
+    """Makes the network client of a consumer or producer while that is constructed, as its `kafka_client`.
+
+    A context manager around the construction: if that fails, the network client is closed, which the constructor
+    leaves open then. Raises NotConnected if no broker answered.
+    """
+
+    def __init__(self, settings: KafkaSettings) -> None:
+        self._settings = settings
+        self._made: list[NetworkClient] = []
+
+    def __call__(self, **options: Any) -> NetworkClient:
+        """Return a new network client."""
+        self._made.append(NetworkClient(**options))
+        return self.client
+
+    @property
+    def client(self) -> NetworkClient:
+        """The network client that was made."""
+        return self._made[-1]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, error_type: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if error is None or not self._made:
+            return
+        end_within(CONNECT_TIMEOUT, "connecting", self.client.close)
+        if isinstance(error, KafkaTimeoutError):
+            servers = ", ".join(self._settings.bootstrap_servers)
+            raise NotConnected(f"can't connect to {servers}{self.client.failure}") from error
 
 
 def describe(error: Exception, settings: KafkaSettings) -> str:
     """Return one line for a fault of a client."""
-    text = " ".join(str(error).split())
+    if isinstance(error, NotConnected):
+        return str(error)
     if isinstance(error, KafkaTimeoutError):
-        what = "can't connect to" if "bootstrap" in text else "no answer in time from"
-        return f"{what} {', '.join(settings.bootstrap_servers)}"
+        return f"no answer in time from {', '.join(settings.bootstrap_servers)}"
+    return _one_line(error)
+
+
+def _one_line(error: Exception) -> str:
+    text = " ".join(str(error).split())
     name = type(error).__name__
     return text if name in text else f"{name}: {text}"
 

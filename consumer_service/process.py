@@ -22,9 +22,9 @@ from libaggregator.admin import AdminServer, Health, Heartbeat
 from libaggregator.clock import utc_now
 from libaggregator.messages import Limits
 from libaggregator.settings import SettingsError
-from libaggregator.storage.connections import missing_file, open_writer
-from libaggregator.storage.faults import DATABASE_ERRORS, describe, is_refused_for_good
-from libaggregator.storage.schema import SchemaError, check_schema
+from libaggregator.storage.connections import open_writer
+from libaggregator.storage.faults import DATABASE_ERRORS, describe
+from libaggregator.storage.schema import check_schema
 
 _RETRY_SECONDS = 1.0
 
@@ -105,15 +105,11 @@ def _open_admin(settings: ConsumerSettings, health: Health, registry: CollectorR
 
 def _wait_for_schema(database: Database, outages: Outages, heartbeat: Heartbeat, stop: Event) -> bool:
     """Return True as soon as the database is there with a schema that can be used, False if told to stop."""
-    if file := missing_file(database):
-        raise SchemaError(f"database.url: there is no file {file}; run `aggregator-consumer migrate` first")
     while True:
         try:
             pending = check_schema(database)
             break
         except DATABASE_ERRORS as error:
-            if is_refused_for_good(error):
-                raise SchemaError(f"database.url: {describe(error)}") from None
             outages.began("database", describe(error))
             database.close()
         heartbeat.beat()

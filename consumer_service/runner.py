@@ -11,7 +11,7 @@ from threading import Event
 from typing import TypeVar
 
 import structlog
-from tenacity import RetryCallState, wait_exponential_jitter
+from tenacity import RetryCallState, wait_exponential, wait_random
 
 from consumer_service.engines import Conflict
 from consumer_service.metrics import ConsumerMetrics
@@ -107,7 +107,7 @@ class Runner:
         self._outages = outages
         self._heartbeat = heartbeat
         self._stop = stop
-        self._wait = wait_exponential_jitter(initial=_FASTEST_RETRY, max=_SLOWEST_RETRY, jitter=_FASTEST_RETRY)
+        self._wait = wait_exponential(multiplier=_FASTEST_RETRY, max=_SLOWEST_RETRY) + wait_random(0, _FASTEST_RETRY)
         self._next_ping = 0.0
 
     def run(self) -> None:

@@ -18,7 +18,7 @@ class KafkaSettings:
     )
     session_timeout: float = setting(10.0, "seconds without a heartbeat after which a consumer is out", 1, 300)
     max_poll_interval: float = setting(
-        300.0, "seconds between two polls after which a consumer is out; batches are kept well below it", 1
+        300.0, "seconds between two polls after which a consumer is out; batches are kept well below it", 1, 86_400
     )
     auto_offset_reset: Literal["earliest", "latest"] = setting(
         "earliest", "where a group starts that has no offset, or one that is gone"
@@ -58,10 +58,10 @@ class ConsumerSettings:
         10_485_760, "bytes that a message may have, as it comes and inflated", 1, 1_000_000_000
     )
     max_nesting: int = setting(500, "levels of `{` and `[` that a message may have", 4, 100_000)
-    max_future_skew: float = setting(86_400.0, "seconds that `LastChecked` may be ahead of the clock", 0)
+    max_future_skew: float = setting(86_400.0, "seconds that `LastChecked` may be ahead of the clock", 0, 1_000_000_000)
     enable_org_allowlist: bool = setting(False, "store only organizations of `org_allowlist`")
     org_allowlist: str = setting("", "CSV file with a header and an organization in the first column")
-    shutdown_timeout: float = setting(25.0, "seconds for the batch in hand, when told to stop", 0)
+    shutdown_timeout: float = setting(25.0, "seconds for the batch in hand, when told to stop", 0, 86_400)
     admin_host: str = setting("127.0.0.1", "address of the admin port")
     admin_port: int = setting(8081, "port for `/livez`, `/readyz`, `/metrics`; 0: any free one", 0, 65535)
 

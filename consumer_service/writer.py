@@ -1,6 +1,6 @@
 """Stores a batch in one transaction (`docs/messages.md`, section 6; `docs/schema.md`, section 7)."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -37,24 +37,16 @@ class Writer:
     def write(self, accepted: Sequence[Accepted], rejected: Sequence[Rejected]) -> Written:
         """Store the messages that are newer than what is stored, and a row for each rejected record.
 
-        All of it is committed when this returns. Messages that the database refuses for their values are rejected
-        as `not_storable`; the batch is split until each of them is alone. Raises Conflict or one of
-        DATABASE_ERRORS if the database is at fault; then the same call has to be made again, until it returns,
-        and it does not matter how far it came before.
+        All of it is committed when this returns, in one transaction unless the database refuses a message for its
+        values: the batch is split until that one is alone, and it is rejected as `not_storable`. Raises Conflict or
+        one of DATABASE_ERRORS if the database is at fault; then the same call has to be made again, until it
+        returns, and it does not matter how far it came before.
         """
-        try:
-            with self._engine.transaction():
-                return self._write_all(accepted, rejected)
-        except DATABASE_ERRORS as error:
-            if fault_of(error) is not Fault.VALUES or not accepted:
-                self._engine.close()
-                raise
-            refusal = describe(error)
-        if len(accepted) == 1:
-            alone = Rejected(accepted[0].record, Reason.NOT_STORABLE, f"the database refuses it: {refusal}")
-            return self.write([], [*rejected, alone])
-        middle = len(accepted) // 2
-        return self.write(accepted[:middle], rejected) + self.write(accepted[middle:], [])
+        first, *others = self._pieces(accepted)
+        written = self._write_piece(first, rejected)
+        for piece in others:
+            written += self._write_piece(piece, [])
+        return written
 
     def ping(self) -> None:
         """Raise one of DATABASE_ERRORS if the database does not answer."""
@@ -63,6 +55,39 @@ class Writer:
         except DATABASE_ERRORS:
             self._engine.close()
             raise
+
+    def _pieces(self, accepted: Sequence[Accepted]) -> Iterator[Sequence[Accepted]]:
+        """Cut a batch before and after each message that may be refused and has a later one of its cluster in it.
+
+        The fold writes only what is there in the end, so that the refusal would not be seen.
+        """
+        last_places = {entry.message.cluster: place for place, entry in enumerate(accepted)}
+        start = 0
+        for place, entry in enumerate(accepted):
+            if place < last_places[entry.message.cluster] and self._engine.may_refuse(entry.message):
+                yield accepted[start:place]
+                yield accepted[place : place + 1]
+                start = place + 1
+        yield accepted[start:]
+
+    def _write_piece(self, accepted: Sequence[Accepted], rejected: Sequence[Rejected]) -> Written:
+        if not accepted and not rejected:
+            return Written()
+        try:
+            with self._engine.transaction():
+                return self._write_all(accepted, rejected)
+        except DATABASE_ERRORS as error:
+            if fault_of(error) is not Fault.VALUES or not accepted:
+                self._engine.close()
+                raise
+            refusal = describe(error)
+        if rejected:
+            return self._write_piece(accepted, []) + self._write_piece([], rejected)
+        if len(accepted) == 1:
+            detail = f"the database refuses it: {refusal}"
+            return self._write_piece([], [Rejected(accepted[0].record, Reason.NOT_STORABLE, detail)])
+        middle = len(accepted) // 2
+        return self._write_piece(accepted[:middle], []) + self._write_piece(accepted[middle:], [])
 
     def _write_all(self, accepted: Sequence[Accepted], rejected: Sequence[Rejected]) -> Written:
         now = self._clock()

@@ -5,6 +5,7 @@ Readiness names each check and what is wrong with it.
 """
 
 import json
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,7 +14,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 from urllib.parse import parse_qs, urlsplit
 
+import structlog
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+
+log = structlog.get_logger(__name__)
 
 _LOOK_SECONDS = 0.05  # how often the thread looks whether it has to stop
 
@@ -86,6 +90,11 @@ def ask(host: str, port: int, path: str, timeout: float) -> tuple[bool, str]:
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
     allow_reuse_address = True
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Log what went wrong, unless it is just a client that went away."""
+        if not isinstance(sys.exception(), ConnectionError | TimeoutError):
+            log.exception("the admin port could not answer")
 
 
 class _Handler(BaseHTTPRequestHandler):

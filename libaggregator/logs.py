@@ -46,5 +46,7 @@ def configure(settings: LoggingSettings) -> None:
 
 def _rendering(settings: LoggingSettings) -> list[structlog.typing.Processor]:
     if settings.format == "json":
-        return [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
-    return [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+        return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+    # plain tracebacks: others show the variables of each frame, passwords and payloads among them
+    plain = structlog.dev.plain_traceback
+    return [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain)]

@@ -77,9 +77,9 @@ class DatabaseSettings:
         Secret(""),
         "a replica of it that the API reads from, in the same form; empty: the API reads from `url`",
     )
-    connect_timeout: float = setting(5.0, "seconds to wait for a connection", 1)
+    connect_timeout: float = setting(5.0, "seconds to wait for a connection", 1, 3600)
     statement_timeout: float = setting(
-        60.0, "seconds that one statement may take before the database ends it; 0: no limit", 0
+        60.0, "seconds that one statement may take before the database ends it; 0: no limit", 0, 86_400
     )
     prepare: bool = setting(
         True, "prepare the API's statements once a connection; `false` for a pooler in transaction mode"
@@ -205,8 +205,13 @@ def shown(option: Option, value: Any) -> str:
 
 
 def mask_password(url: str) -> str:
-    """Return a URL with its password replaced by `***`, in the place of the user and as an option."""
-    masked = re.sub(r"(?<=://)([^/@:]*):.*(?=@)", r"\1:***", url)
+    """Return a URL with its password replaced by `***`, in the place of the user and as an option.
+
+    What is not of the form of a URL is masked as a whole, since nobody knows which part of it is the password.
+    """
+    if not re.match(r"[a-z]+://", url):
+        return "***" if url else ""
+    masked = re.sub(r"(?s)(?<=://)([^/@:]*):.*(?=@)", r"\1:***", url)
     return re.sub(r"(?i)((?:ssl)?password=)[^&]*", r"\1***", masked)
 
 

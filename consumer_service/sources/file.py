@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import BinaryIO
 
 from consumer_service.settings import ConsumerProcessSettings
-from consumer_service.sources import DeadLetter, Delivery, Partition, Record
+from consumer_service.sources import DeadLetter, Delivery, MessageSource, Partition, Record
 from libaggregator.settings import SettingsError
 
 _LINE_SUFFIXES = (".jsonl", ".ndjson")
 _BATCH_BYTES = 8 * 1024 * 1024
 
 
-def create(settings: ConsumerProcessSettings) -> "FileSource":
+def create(settings: ConsumerProcessSettings) -> MessageSource:
     """Return the source for `file.path`; SettingsError if nothing can be read there."""
     path = settings.file.path
     if not path:

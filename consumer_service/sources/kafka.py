@@ -16,27 +16,29 @@ from kafka.errors import (  # type: ignore[import-untyped]
     RetriableError,
 )
 from kafka.future import Future  # type: ignore[import-untyped]
-from kafka.net.compat import KafkaNetClient  # type: ignore[import-untyped]
 from kafka.structs import OffsetAndMetadata  # type: ignore[import-untyped]
 
 from consumer_service.dead_letters import DeadLetterProducer
 from consumer_service.kafka_client import (
     CLIENT_FAULTS,
-    CONNECT_TIMEOUT,
-    ClientFactory,
+    Connecting,
+    NetworkClient,
     connection_options,
     describe,
     end_within,
     problems_of,
 )
 from consumer_service.settings import ConsumerProcessSettings, KafkaSettings
-from consumer_service.sources import DeadLetter, Delivery, Partition, Record, SourceUnavailable
+from consumer_service.sources import DeadLetter, Delivery, MessageSource, Partition, Record, SourceUnavailable
 from libaggregator.settings import SettingsError
 
-_COMMIT_TIMEOUT = 4.0
-_LEAVE_TIMEOUT = 3.0
+COMMIT_TIMEOUT = 4.0
+LEAVE_TIMEOUT = 3.0
+"""Seconds. A stop has to wait for either, so they are short; a commit that did not succeed is tried again."""
+
+_REBALANCE_SECONDS = 0.2
 _LONGEST_HEARTBEAT_INTERVAL = 3.0
-_METADATA_SECONDS = 5.0
+METADATA_SECONDS = 5.0
 """How often partitions are looked up that were added, or a topic that was made again."""
 
 _TOPIC_SECONDS = 0.05
@@ -48,7 +50,7 @@ _FETCH_WAIT_MS = 100
 log = structlog.get_logger(__name__)
 
 
-def create(settings: ConsumerProcessSettings) -> "KafkaSource":
+def create(settings: ConsumerProcessSettings) -> MessageSource:
     """Return the source for these settings, not connected yet; SettingsError if they can't be used."""
     if problems := problems_of(settings.kafka):
         raise SettingsError(problems)
@@ -58,14 +60,14 @@ def create(settings: ConsumerProcessSettings) -> "KafkaSource":
 @dataclass(slots=True)
 class _Connection:
     consumer: KafkaConsumer
-    client: KafkaNetClient
+    client: NetworkClient
     topic_asked_for: Future
     subscribed: bool = False
 
     def close(self) -> None:
         """Leave the group and disconnect."""
         try:
-            self.consumer.close(autocommit=False, timeout_ms=round(_LEAVE_TIMEOUT * 1000))
+            self.consumer.close(autocommit=False, timeout_ms=round(LEAVE_TIMEOUT * 1000))
         finally:
             self.client.close()
 
@@ -121,28 +123,24 @@ class KafkaSource:
         time.sleep(max(0.0, deadline - time.monotonic()))
 
     def commit(self, offsets: Mapping[Partition, int]) -> None:
-        """Commit offsets of partitions that are still assigned; SourceUnavailable after some 4 s without success."""
-        if self._connection is None:
-            return
-        consumer = self._connection.consumer
-        assigned = consumer.assignment()
-        committed = {
-            TopicPartition(*partition): OffsetAndMetadata(offset, "", -1)
-            for partition, offset in offsets.items()
-            if TopicPartition(*partition) in assigned
-        }
-        if not committed:
-            return
-        with self._faults():
-            try:
-                consumer.commit(committed, timeout_ms=round(_COMMIT_TIMEOUT * 1000))
+        """Commit offsets of partitions that are still assigned; SourceUnavailable after some 4 s without success.
+
+        A rebalance that is under way is gone through first; if it takes longer, the offsets are left out.
+        """
+        deadline = time.monotonic() + COMMIT_TIMEOUT
+        while self._connection is not None:
+            refusal = self._commit_assigned(self._connection.consumer, offsets)
+            if refusal is None:
                 self._problem = None
-            except (CommitFailedError, RebalanceInProgressError) as error:
+                return
+            if isinstance(refusal, CommitFailedError) or time.monotonic() > deadline:
                 log.info(
-                    "offsets not committed while the group rebalances, their records come again",
+                    "offsets not committed in a rebalance, their records may come again",
                     group=self._settings.group,
-                    problem=describe(error, self._settings),
+                    problem=describe(refusal, self._settings),
                 )
+                return
+            self.keep_alive(_REBALANCE_SECONDS)
 
     def send_dead_letters(self, letters: Sequence[DeadLetter]) -> Delivery:
         """Send rejected records to `kafka.dead_letter_topic`, if there is one."""
@@ -160,12 +158,11 @@ class KafkaSource:
 
     def _connect(self) -> _Connection:
         settings = self._settings
-        factory = ClientFactory()
         heartbeat_interval = min(_LONGEST_HEARTBEAT_INTERVAL, settings.session_timeout / 3)
-        try:
+        with Connecting(settings) as connecting:
             consumer = KafkaConsumer(
                 **connection_options(settings),
-                kafka_client=factory,
+                kafka_client=connecting,
                 group_id=settings.group,
                 group_instance_id=settings.group_instance_id or None,
                 session_timeout_ms=round(settings.session_timeout * 1000),
@@ -180,19 +177,32 @@ class KafkaSource:
                 # one record that is larger comes all the same
                 fetch_max_bytes=_FETCH_BYTES,
                 max_partition_fetch_bytes=_FETCH_BYTES,
-                metadata_max_age_ms=round(_METADATA_SECONDS * 1000),
+                metadata_max_age_ms=round(METADATA_SECONDS * 1000),
             )
-        except BaseException:
-            end_within(CONNECT_TIMEOUT, "consumer", factory.close)
-            raise
         log.info("connected to Kafka", topic=settings.topic, group=settings.group)
-        return _Connection(consumer, factory.client, factory.client.cluster.add_topic(settings.topic))
+        return _Connection(consumer, connecting.client, connecting.client.cluster.add_topic(settings.topic))
 
     def _disconnect(self) -> None:
         connection, self._connection = self._connection, None
         self._assigned = set()
         if connection is not None:
-            end_within(2 * _LEAVE_TIMEOUT, "consumer", connection.close)
+            end_within(2 * LEAVE_TIMEOUT, "consumer", connection.close)
+
+    def _commit_assigned(self, consumer: KafkaConsumer, offsets: Mapping[Partition, int]) -> Exception | None:
+        """Commit what is assigned; return the error with which the group refused it, None if it did not."""
+        refused: Exception | None = None
+        assigned = consumer.assignment()
+        committed = {
+            TopicPartition(*partition): OffsetAndMetadata(offset, "", -1)
+            for partition, offset in offsets.items()
+            if TopicPartition(*partition) in assigned
+        }
+        with self._faults():
+            try:
+                consumer.commit(committed, timeout_ms=round(COMMIT_TIMEOUT * 1000))
+            except (CommitFailedError, RebalanceInProgressError) as refusal:
+                refused = refusal
+        return refused
 
     def _poll_paused(self, consumer: KafkaConsumer, deadline: float) -> None:
         """Poll until `deadline` and leave every record where it is."""
@@ -208,7 +218,7 @@ class KafkaSource:
     def _is_subscribed(self, connection: _Connection, deadline: float) -> bool:
         """Join the group as soon as the topic exists; False if it does not until `deadline`.
 
-        A member without a partition would not get one later from the embedded broker.
+        Joining before would do for Apache Kafka, but other brokers never give a partition to such a member.
         """
         topic, cluster = self._settings.topic, connection.client.cluster
         while not connection.subscribed:
@@ -226,13 +236,14 @@ class KafkaSource:
 
     def _start_again_if_topic_was_made_again(self, connection: _Connection) -> None:
         """Go to the first record of a topic that was deleted and made again, where old offsets mean nothing."""
-        topic = self._settings.topic
-        topic_id = connection.client.cluster.topic_id(topic)
+        topic_id = connection.client.cluster.topic_id(self._settings.topic)
         assigned = connection.consumer.assignment()
-        if assigned and topic_id is not None and topic_id != self._topic_id:
-            log.warning("topic was made again, reading it from its first record", topic=topic)
+        if topic_id is None or topic_id == self._topic_id or not assigned:
+            return
+        if self._topic_id is not None:
+            log.warning("topic was made again, reading it from its first record", topic=self._settings.topic)
             connection.consumer.seek_to_beginning(*assigned)
-            self._topic_id = topic_id
+        self._topic_id = topic_id
 
     def _note_assignment(self, assigned: set[TopicPartition]) -> None:
         if assigned != self._assigned:
@@ -249,12 +260,12 @@ class KafkaSource:
             return self._missing_topic_problem(connection)
         return self._membership_problem(connection.consumer)
 
-    def _broker_problem(self, client: KafkaNetClient) -> str | None:
+    def _broker_problem(self, client: NetworkClient) -> str | None:
         if any(client.connected(broker.node_id) for broker in client.cluster.brokers()):
             return None
-        return f"no connection to {', '.join(self._settings.bootstrap_servers)}"
+        return f"no connection to {', '.join(self._settings.bootstrap_servers)}{client.failure}"
 
-    def _coordinator_problem(self, client: KafkaNetClient) -> str | None:
+    def _coordinator_problem(self, client: NetworkClient) -> str | None:
         coordinator = client.cluster.get_coordinator(self._settings.group)
         if coordinator is not None and client.connected(coordinator):
             return None

@@ -54,12 +54,15 @@ def describe(error: BaseException) -> str:
 
 
 def is_refused_for_good(error: BaseException) -> bool:
-    """Whether the server refuses the connection for what is in the URL: unknown database or role, wrong password.
+    """Whether waiting can't help at the start: unknown database or role, wrong password, no right to read, no database.
 
     A failed connection has no SQLSTATE in psycopg2, so the words of the server decide. In another language than
     English it counts as an outage, which is waited out.
     """
-    return re.search(_REFUSALS, str(_driver_error(error))) is not None
+    cause = _driver_error(error)
+    if fault_of(cause) is Fault.STATEMENT or getattr(cause, "sqlite_errorcode", None) == sqlite3.SQLITE_NOTADB:
+        return True
+    return re.search(_REFUSALS, str(cause)) is not None
 
 
 def _driver_error(error: BaseException) -> BaseException:

@@ -8,6 +8,8 @@ from peewee import Database, PostgresqlDatabase
 from playhouse.migrations import Runner
 
 from libaggregator.storage import migrations
+from libaggregator.storage.connections import missing_file
+from libaggregator.storage.faults import DATABASE_ERRORS, describe, is_refused_for_good
 from libaggregator.storage.models import SCHEMA_VERSION, TABLES, AggregatorMigration, MigrationInfo
 
 _STEPS = Path(migrations.__path__[0])
@@ -22,14 +24,27 @@ class SchemaError(Exception):
 def check_schema(database: Database) -> list[str]:
     """Return the names of our steps that are still to do, none if all are.
 
-    Raises SchemaError if this is not a database of schema version 32 with all tables and columns, and the
-    errors of the driver if it can't be reached.
+    Raises SchemaError if this is not a database of schema version 32 with all tables and columns, or one that can't
+    be used however long one waits, and the errors of the driver if it is away.
     """
+    if file := missing_file(database):
+        raise SchemaError(f"there is no database file {file}; {_MIGRATE}")
+    try:
+        return _check_schema(database)
+    except DATABASE_ERRORS as error:
+        if is_refused_for_good(error):
+            raise SchemaError(f"the database can't be used: {describe(error)}") from error
+        raise
+
+
+def _check_schema(database: Database) -> list[str]:
     version = _version(database)
     if version is None:
         found = [table for table in _our_tables() if table in database.get_tables()]
         if found:
             raise SchemaError(f"no table migration_info beside {', '.join(found)}: not a known database")
+        if _recorded_steps(database):
+            raise SchemaError("aggregator_migration holds steps whose tables are missing: not a known database")
         raise SchemaError(f"the database has no schema yet; {_MIGRATE}")
     if version == 0 and _is_fresh(database):
         raise SchemaError(f"the database has no schema yet; {_MIGRATE}")
@@ -45,7 +60,7 @@ def migrate(database: Database) -> list[str]:
     wait for each other.
     """
     with _one_at_a_time(database):
-        if not _is_fresh(database):
+        if not _is_fresh(database) or _recorded_steps(database):
             pending = check_schema(database)
             if "0001_schema_32" in pending:
                 raise SchemaError(
@@ -113,12 +128,16 @@ def _refuse_other_shapes(database: Database) -> None:
 
 def _pending_steps(database: Database) -> list[str]:
     steps = [path.stem for path in sorted(_STEPS.glob("[0-9]*.py"))]
-    done: set[str] = set()
-    if AggregatorMigration._meta.table_name in database.get_tables():
-        done = {row[0] for row in database.execute_sql("SELECT name FROM aggregator_migration").fetchall()}
+    done = _recorded_steps(database)
     if unknown := sorted(done - set(steps)):
         raise SchemaError(f"aggregator_migration holds {', '.join(unknown)}: made by a newer version")
     return [step for step in steps if step not in done]
+
+
+def _recorded_steps(database: Database) -> set[str]:
+    if AggregatorMigration._meta.table_name not in database.get_tables():
+        return set()
+    return {row[0] for row in database.execute_sql("SELECT name FROM aggregator_migration").fetchall()}
 
 
 @contextmanager

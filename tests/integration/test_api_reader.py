@@ -135,10 +135,14 @@ def test_a_plan_that_does_not_fit_any_more_fails_no_request(postgresql_url: str,
     assert bench.faults == []
 
 
-def test_a_name_that_is_prepared_already_fails_no_request(postgresql_url: str, make_bench: MakeBench) -> None:
+def test_a_name_that_is_prepared_already_on_every_new_connection_fails_no_request(
+    postgresql_url: str, make_bench: MakeBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def prepared_by_another_client(database: Database, connection: Any) -> None:
+        connection.cursor().execute("PREPARE organizations AS SELECT 7")
+
     bench = make_bench(postgresql_url)
-    bench.reader.read(BACKEND)
-    bench.opened[0].execute_sql("PREPARE organizations AS SELECT 7")
+    monkeypatch.setattr(peewee.PostgresqlDatabase, "_initialize_connection", prepared_by_another_client)
     assert [bench.organizations() for _ in range(3)] == [[1]] * 3
     assert bench.faults == []
 
@@ -232,7 +236,7 @@ def test_a_server_that_is_away_is_an_outage_until_it_is_back(
 ) -> None:
     bench = make_bench(own_postgresql.create_database())
     assert bench.organizations() == [1]
-    own_postgresql.kill()
+    own_postgresql.stop()
     for _ in range(2):
         with pytest.raises(OutageError) as outage:
             bench.organizations()

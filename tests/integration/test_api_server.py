@@ -419,6 +419,8 @@ def test_an_outage_is_answered_with_503_and_ends_without_a_restart(
     api = start_api(_fill(own_postgresql.create_database(), REPORT)).wait_until_it_listens()
     assert api.get("organizations").status == 200
     getattr(own_postgresql, how)()
+    # the children of a server that was killed live on for a moment
+    eventually(lambda: api.get("organizations").status == 503, 10, "the outage")
     for path in ("organizations", "organizations/1/clusters", f"organizations/1/clusters/{CLUSTER}/reports"):
         answer = api.get(path)
         assert (answer.status, answer.headers["Retry-After"]) == (503, "5")
@@ -431,7 +433,8 @@ def test_an_outage_is_answered_with_503_and_ends_without_a_restart(
     own_postgresql.start()
     eventually(lambda: api.readiness().status == 200, 10, "readiness")
     assert api.get("organizations").json == {"organizations": [1], "status": "ok"}
-    assert api.process.exit_code is None
+    api.process.wait_for_log("database available again")
+    assert api.process.output.count("database unavailable") == 1
 
 
 # how it stops

@@ -1,5 +1,6 @@
 """What every source has to do, and what the one for Kafka has to do besides; each test on every kind."""
 
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -9,7 +10,9 @@ from pathlib import Path
 import pytest
 from kafka import codec as kafka_codec
 
+from consumer_service import dead_letters, kafka_client
 from consumer_service.sources import DeadLetter, Delivery, MessageSource, Partition, Record, SourceUnavailable
+from consumer_service.sources import kafka as kafka_source
 from tests.support.brokers import AnyBroker, EmbeddedTestBroker
 from tests.support.kafka import ApacheKafka
 from tests.support.source_harness import (
@@ -30,8 +33,20 @@ BROKER_FIXTURES = {"embedded": "embedded_broker", "apache": "apache_kafka"}
 
 TEN = [b'{"number": %d}' % number for number in range(10)]
 
-LONGEST_CALL = 7.0
+PATIENCE = 1.0
+"""Seconds that the source gives a broker in these tests; less than it does otherwise, so that they are quick."""
+
+LONGEST_CALL = PATIENCE + 2
 """Seconds that any call may take while the broker is away, so that the process can be stopped."""
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make the source wait for its broker for a second only."""
+    monkeypatch.setattr(kafka_client, "CONNECT_TIMEOUT", PATIENCE)
+    monkeypatch.setattr(dead_letters, "DELIVERY_TIMEOUT", PATIENCE)
+    for name in ("COMMIT_TIMEOUT", "LEAVE_TIMEOUT", "METADATA_SECONDS"):
+        monkeypatch.setattr(kafka_source, name, PATIENCE)
 
 
 @pytest.fixture(params=["file", "embedded", "apache"])
@@ -65,8 +80,9 @@ def stoppable(request: pytest.FixtureRequest) -> Iterator[KafkaHarness]:
     made = KafkaHarness(broker)
     yield made
     made.close()
-    broker.stop()
-    if request.param == "apache":
+    if request.param == "embedded":
+        broker.stop()
+    elif not broker.running:
         broker.start()
 
 
@@ -81,6 +97,7 @@ class TestEverySource:
         assert [record.offset for record in records] == list(range(10))
         assert {record.partition for record in records} == {0}
         assert source.problem() is None
+        assert source.exhausted == isinstance(harness, FileHarness)
 
     def test_a_poll_returns_no_more_than_it_is_asked_for(self, harness: Harness) -> None:
         harness.fill(TEN)
@@ -113,25 +130,19 @@ class TestEverySource:
         source = harness.open()
         records = read(source, 3, max_records=3)
 
-        source.keep_alive(1.5 * SESSION_TIMEOUT if isinstance(harness, KafkaHarness) else 0.1)
+        source.keep_alive(0.5)
         records += read(source, 4, max_records=3)
         source.keep_alive(0.1)
         records += read(source, 10 - len(records))
 
         assert values(records) == TEN
 
-    def test_offsets_can_be_committed(self, harness: Harness) -> None:
+    def test_offsets_can_be_committed_and_the_source_closed_twice(self, harness: Harness) -> None:
         harness.fill(TEN)
         source = harness.open()
 
         source.commit(offsets_after(read(source, 10)))
         source.commit({})
-
-    def test_is_closed_twice_without_an_error(self, harness: Harness) -> None:
-        harness.fill(TEN)
-        source = harness.open()
-        read(source, 1, max_records=1)
-
         source.close()
         source.close()
 
@@ -145,15 +156,6 @@ class TestEverySource:
         source = harness.open()
 
         assert source.send_dead_letters([letter_for(value=b"x")]) == Delivery()
-
-    def test_only_a_file_has_an_end(self, harness: Harness) -> None:
-        harness.fill(TEN)
-        source = harness.open()
-        assert not source.exhausted
-
-        read(source, 10)
-
-        assert source.exhausted == isinstance(harness, FileHarness)
 
 
 class TestKafkaRecords:
@@ -229,7 +231,7 @@ class TestKafkaOffsets:
         kafka.fill(TEN)
         kafka.kafka = replace(kafka.kafka, auto_offset_reset="latest")
         source = kafka.open()
-        read_nothing(source, SESSION_TIMEOUT)
+        read_nothing(source, 0.75 * SESSION_TIMEOUT)
 
         kafka.fill([b"new"])
 
@@ -331,22 +333,30 @@ class TestKafkaGroup:
         read(first, 10)
         second = kafka.open()
         given_up = wait_for_share(first, second)
+        kafka.fill([Sent(b"new", partition=given_up) for _ in range(5)])
         second.close()
 
         # the other's partition comes while the first waits for its database
-        first.keep_alive(1.5 * SESSION_TIMEOUT)
-        records = read(first, 5)
+        first.keep_alive(SESSION_TIMEOUT)
+        records: list[Record] = []
 
-        assert [(record.partition, record.offset) for record in records] == [(given_up, offset) for offset in range(5)]
+        def all_came() -> bool:
+            records.extend(first.poll(POLL_SECONDS, 1000))
+            return bool(records) and records[-1].offset == 9
+
+        eventually(all_came, 20, "the last record", interval=0)
+        assert {record.partition for record in records} == {given_up}
+        # all of them, or those that the first had not read itself before
+        assert [record.offset for record in records] in (list(range(10)), list(range(5, 10)))
 
     def test_a_member_stays_one_while_it_waits(self, kafka: KafkaHarness) -> None:
-        kafka.kafka = replace(kafka.kafka, max_poll_interval=SESSION_TIMEOUT)
+        kafka.kafka = replace(kafka.kafka, max_poll_interval=1.0)
         kafka.create_topic()
         kafka.fill(TEN)
         source = kafka.open()
         records = read(source, 10)
 
-        source.keep_alive(2.5 * SESSION_TIMEOUT)
+        source.keep_alive(1.25 * SESSION_TIMEOUT)
         source.commit(offsets_after(records))
 
         assert kafka.broker.committed(kafka.kafka.group, kafka.topic) == {0: 10}
@@ -357,7 +367,7 @@ class TestKafkaGroup:
         kafka.fill(TEN)
         source = kafka.open()
         records = read(source, 10)
-        pause = time.monotonic() + 2.5
+        pause = time.monotonic() + 2
         eventually(lambda: time.monotonic() > pause, what="longer than max_poll_interval")
 
         source.commit(offsets_after(records))
@@ -366,24 +376,25 @@ class TestKafkaGroup:
 
 
 class TestKafkaOutage:
-    def test_the_broker_is_waited_for_at_the_start(self, stoppable: KafkaHarness) -> None:
+    def test_the_broker_is_waited_for_at_the_start_and_not_at_the_end(self, stoppable: KafkaHarness) -> None:
         stoppable.broker.stop()
         source = stoppable.open()
 
         with bounded(), pytest.raises(SourceUnavailable, match=f"can't connect to {stoppable.broker.bootstrap}"):
             source.poll(POLL_SECONDS, 1000)
-        assert source.problem() == f"can't connect to {stoppable.broker.bootstrap}"
+        assert "ECONNREFUSED" in (source.problem() or "")
         with bounded():
             source.keep_alive(0.1)
             source.commit({Partition(stoppable.topic, 0): 1})
-
-        with bounded(1):
-            source.close()
 
         stoppable.broker.start()
         stoppable.create_topic()
         stoppable.fill([b"first"])
         assert values(read(source, 1)) == [b"first"]
+
+        stoppable.broker.stop()
+        with bounded():
+            source.close()
 
     def test_the_broker_is_waited_for_later_on(self, stoppable: KafkaHarness) -> None:
         stoppable.kafka = replace(stoppable.kafka, dead_letter_topic=fresh_name("dead"))
@@ -414,16 +425,6 @@ class TestKafkaOutage:
         assert source.problem() is None
         source.commit(offsets_after(records))
         assert source.send_dead_letters([letter_for(value=b"x")]).sent == 1
-
-    def test_is_closed_while_the_broker_is_away(self, stoppable: KafkaHarness) -> None:
-        stoppable.create_topic()
-        stoppable.fill([b"before"])
-        source = stoppable.open()
-        read(source, 1)
-        stoppable.broker.stop()
-
-        with bounded():
-            source.close()
 
 
 class TestKafkaDeadLetters:
@@ -492,13 +493,14 @@ def test_a_dead_letter_too_large_for_its_topic_is_left_out_and_later_ones_go_thr
     kafka.kafka = replace(kafka.kafka, dead_letter_topic=fresh_name("dead"))
     apache_kafka.create_topic(kafka.kafka.dead_letter_topic, config={"max.message.bytes": "2000"})
     source = kafka.open()
-    large = letter_for(value=bytes(3000))
-    small = [letter_for(value=b"%d" % number) for number in range(4)]
+    large = letter_for(value=os.urandom(3000))
+    others = [letter_for(value=value) for value in (b"0", b"1", b"2", bytes(3000))]
 
-    deliveries = [source.send_dead_letters([small[0], large, small[1]]), source.send_dead_letters(small[2:])]
+    deliveries = [source.send_dead_letters([others[0], large, others[1]]), source.send_dead_letters(others[2:])]
 
     assert deliveries == [Delivery(sent=2, too_large=(large,)), Delivery(sent=2)]
-    assert [f.value for f in apache_kafka.read(kafka.kafka.dead_letter_topic, 4)] == [b"0", b"1", b"2", b"3"]
+    found = apache_kafka.read(kafka.kafka.dead_letter_topic, 4)
+    assert [f.value for f in found] == [b"0", b"1", b"2", bytes(3000)]
     kafka.close()
 
 

@@ -16,7 +16,7 @@ from consumer_service.engines import Conflict, Engine, Row, engine_for
 from consumer_service.pipeline import Pipeline
 from consumer_service.sources import Record
 from consumer_service.writer import Writer, Written
-from libaggregator.messages import Limits, decode
+from libaggregator.messages import Limits, Message, decode
 from libaggregator.settings import DatabaseSettings, Secret
 from libaggregator.storage.connections import open_writer
 from libaggregator.storage.faults import DATABASE_ERRORS, Fault, fault_of, sqlstate_of
@@ -121,6 +121,9 @@ class Interrupted(Engine):
 
     def run_each(self, statement: str, rows: Sequence[Row]) -> None:
         self._engine.run_each(statement, rows)
+
+    def may_refuse(self, message: Message) -> bool:
+        return self._engine.may_refuse(message)
 
     def time(self, value: Any) -> datetime | None:
         return self._engine.time(value)

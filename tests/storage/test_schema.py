@@ -358,7 +358,7 @@ class TestFreshDatabase:
 
     def test_a_database_that_was_prepared_and_never_filled_counts_as_fresh(self, empty: Database) -> None:
         run(empty, "CREATE TABLE migration_info (version integer NOT NULL)", "INSERT INTO migration_info VALUES (0)")
-        with pytest.raises(SchemaError, match="no schema yet; run `aggregator-consumer migrate` first"):
+        with pytest.raises(SchemaError, match="run `aggregator-consumer migrate` first"):
             check_schema(empty)
         assert migrate(empty) == STEPS
         assert query(empty, "SELECT version FROM migration_info") == [(32,)]
@@ -621,7 +621,7 @@ class TestRefusals:
         assert snapshot(empty) == before
 
     def test_an_empty_database_can_not_be_used_before_it_is_migrated(self, empty: Database) -> None:
-        with pytest.raises(SchemaError, match="no schema yet; run `aggregator-consumer migrate` first"):
+        with pytest.raises(SchemaError, match="run `aggregator-consumer migrate` first"):
             check_schema(empty)
         assert schema_version(empty) is None
         assert empty.get_tables() == []

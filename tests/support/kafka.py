@@ -52,6 +52,11 @@ class ApacheKafka(Topics):
         """What the broker printed."""
         return self._log.read_text(encoding="utf-8", errors="replace") if self._log.exists() else ""
 
+    @property
+    def running(self) -> bool:
+        """Whether the process is there."""
+        return self._process is not None and self._process.poll() is None
+
     def start(self) -> None:
         """Start the broker and return when it answers; the first start formats its data folder."""
         if not (self._folder / "data" / "meta.properties").exists():

@@ -2,10 +2,12 @@
 
 import json
 import socket
+import struct
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from http.client import HTTPConnection
 from threading import Event, Thread
+from threading import enumerate as enumerate_threads
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,6 +15,7 @@ import pytest
 from prometheus_client import CollectorRegistry, Counter
 
 from libaggregator.admin import AdminServer, Health, Heartbeat, ask
+from tests.support.waiting import eventually
 
 HOST = "127.0.0.1"
 
@@ -180,6 +183,31 @@ def test_a_slow_check_does_not_keep_others_waiting(registry: CollectorRegistry) 
     release.set()
     waiting.join(10)
     server.stop()
+
+
+def test_a_client_that_goes_away_before_its_answer_leaves_nothing_in_the_log(
+    registry: CollectorRegistry, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A probe that has lost its patience; whoever reads the log expects one event a line."""
+    entered, release = Event(), Event()
+
+    def slow() -> None:
+        entered.set()
+        release.wait(10)
+
+    server = AdminServer(HOST, 0, Health(live={}, ready={"slow": slow}), registry)
+    server.start()
+    before = set(enumerate_threads())
+    client = socket.create_connection((HOST, server.port), timeout=10)
+    client.sendall(b"GET /readyz HTTP/1.1\r\n\r\n")
+    assert entered.wait(10)
+    at_once = struct.pack("ii", 1, 0)
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, at_once)
+    client.close()
+    release.set()
+    eventually(lambda: set(enumerate_threads()) <= before, what="the request is over")
+    server.stop()
+    assert capfd.readouterr().err == ""
 
 
 def test_a_port_that_is_taken_is_told_at_once(server: AdminServer, checks: Checks) -> None:

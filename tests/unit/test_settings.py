@@ -235,14 +235,21 @@ class TestBadValues:
 
     @pytest.mark.parametrize("text", ["inf", "-inf", "1e308"])
     @pytest.mark.parametrize(
-        "name",
-        sorted(name for name, option in options_of(ConsumerProcessSettings).items() if option.type is float),
+        ("settings_class", "name"),
+        [
+            (settings_class, name)
+            for settings_class in (ConsumerProcessSettings, ApiProcessSettings)
+            for name, option in options_of(settings_class).items()
+            if option.type is float
+        ],
     )
-    def test_no_number_of_seconds_is_accepted_that_can_not_be_waited(self, name: str, text: str) -> None:
+    def test_no_number_of_seconds_is_accepted_that_can_not_be_waited(
+        self, settings_class: type, name: str, text: str
+    ) -> None:
         """Far beyond what `timedelta` and waiting take: the process would end in the middle with an OverflowError."""
-        option = options_of(ConsumerProcessSettings)[name]
+        option = options_of(settings_class)[name]
         with pytest.raises(SettingsError, match=name):
-            load(ConsumerProcessSettings, None, {option.variable: text})
+            load(settings_class, None, {option.variable: text})
 
     def test_all_of_them_are_told_at_once(self, toml: Path, secrets: Path) -> None:
         toml.write_text('[consumer]\nnumber = 0\nunknown = 1\n[other]\nx = 1\n[logging]\nlevel = "loud"\n')
