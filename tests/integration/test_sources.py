@@ -184,6 +184,15 @@ class TestKafkaRecords:
 
         assert values(read(kafka.open(), 3)) == [b"before", large, b"after"]
 
+    @pytest.mark.parametrize("compression", ["gzip", "lz4", "snappy", "zstd"])
+    def test_whatever_way_a_producer_packs_its_batches(self, apache_kafka: ApacheKafka, compression: str) -> None:
+        kafka = KafkaHarness(apache_kafka)
+        kafka.create_topic()
+        kafka.broker.produce(kafka.topic, TEN, compression=compression)
+
+        assert values(read(kafka.open(), len(TEN))) == TEN
+        kafka.close()
+
     def test_a_record_that_the_client_cannot_read_is_reported_and_not_skipped(
         self, kafka: KafkaHarness, monkeypatch: pytest.MonkeyPatch
     ) -> None:
