@@ -63,8 +63,8 @@ def _open_sqlite(file: Path, settings: DatabaseSettings, read_only: bool) -> Dat
     if read_only:
         pragmas.append(("query_only", 1))
     else:
-        # FULL: offsets are committed to the broker on the strength of it
-        pragmas += [("journal_mode", "wal"), ("synchronous", "full")]
+        # offsets are committed to the broker on the strength of it
+        pragmas.append(("synchronous", "full"))
     return SqliteDatabase(uri, uri=True, pragmas=pragmas, timeout=settings.connect_timeout)
 
 

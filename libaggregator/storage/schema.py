@@ -1,10 +1,11 @@
 """Which schema a database has, and how it gets ours (`docs/schema.md`, section 4)."""
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from peewee import Database, PostgresqlDatabase
+from peewee import Database, PostgresqlDatabase, SqliteDatabase
 from playhouse.migrations import Runner
 
 from libaggregator.storage import migrations
@@ -72,7 +73,9 @@ def migrate(database: Database) -> list[str]:
         runner.History = AggregatorMigration
         with database.bind_ctx([AggregatorMigration]):
             steps: list[str] = runner.up()
-        return steps
+    if isinstance(database, SqliteDatabase):
+        _use_write_ahead_log(database)
+    return steps
 
 
 def schema_version(database: Database) -> int | None:
@@ -138,6 +141,22 @@ def _recorded_steps(database: Database) -> set[str]:
     if AggregatorMigration._meta.table_name not in database.get_tables():
         return set()
     return {row[0] for row in database.execute_sql("SELECT name FROM aggregator_migration").fetchall()}
+
+
+def _use_write_ahead_log(database: SqliteDatabase) -> None:
+    """Let readers go on while somebody writes; the file remembers it.
+
+    The switch does not wait for another one of the same file, whatever the time-out of the connection.
+    """
+    for pause in (0.05, 0.1, 0.2, 0.4, 0.8, None):
+        try:
+            database.execute_sql("PRAGMA journal_mode = wal")
+        except DATABASE_ERRORS:
+            if pause is None:
+                raise
+            time.sleep(pause)
+        else:
+            return
 
 
 @contextmanager

@@ -426,13 +426,21 @@ class TestStop:
         eventually(lambda: query(url, waiting) == [(1,)], 20, "the consumer waits for the table")
         return process
 
-    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-    def test_the_batch_in_hand_is_finished(self, consumer: Process, url: str, lock: Any, number: int) -> None:
-        consumer.signal(number)
+    def test_the_batch_in_hand_is_finished(self, consumer: Process, url: str, lock: Any) -> None:
+        consumer.signal(signal.SIGTERM)
+        with pytest.raises(AssertionError, match="still running"):
+            consumer.wait_exit(1.5)
         lock.rollback()
         assert consumer.wait_exit() == 0
         assert query(url, "SELECT count(*) FROM report") == [(2,)]
         assert [event["event"] for event in log_of(consumer)][-2:] == ["batch done", "consumer stopped"]
+
+    def test_ctrl_c_is_no_different(self, consumer: Process, url: str, lock: Any) -> None:
+        consumer.signal(signal.SIGINT)
+        lock.rollback()
+        assert consumer.wait_exit() == 0
+        assert query(url, "SELECT count(*) FROM report") == [(2,)]
+        assert "Traceback" not in consumer.output
 
     def test_a_second_signal_ends_at_once(self, consumer: Process, url: str) -> None:
         consumer.signal(signal.SIGTERM)

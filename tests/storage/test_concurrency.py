@@ -267,11 +267,11 @@ def test_the_statement_itself_keeps_a_newer_report(
     database = open_database(sqlite_url if engine == "sqlite" else request.getfixturevalue("url"))
     migrate(database)
     noon = datetime(2026, 5, 1, 12)
-    for checked in (noon, noon, noon - timedelta(microseconds=1), noon + timedelta(microseconds=1)):
-        row = (checked.microsecond, CLUSTER, "{}", NOON, checked, None, 0)
+    # microseconds from noon, and the organization that the row has afterwards
+    for org_id, (microseconds, expected) in enumerate([(0, 0), (0, 0), (-1, 0), (1, 3)]):
+        row = (org_id, CLUSTER, "{}", NOON, noon + timedelta(microseconds=microseconds), None, 0)
         engine_for(database).insert(statements.STORE_REPORTS, [row])
-        rows = database.execute_sql("SELECT org_id FROM report").fetchall()
-        assert rows == [(1 if checked > noon else 0,)]
+        assert database.execute_sql("SELECT org_id FROM report").fetchall() == [(expected,)]
     database.execute_sql("UPDATE report SET last_checked_at = NULL")
     engine_for(database).insert(statements.STORE_REPORTS, [(7, CLUSTER, "{}", NOON, datetime.min, None, 0)])
     assert database.execute_sql("SELECT org_id FROM report").fetchall() == [(7,)]

@@ -1,5 +1,6 @@
 """From a URL to a session: who may write, and what is set in every session."""
 
+import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -136,10 +137,28 @@ class TestSqliteFile:
         writer = open_writer(settings(sqlite_url), "tests")
         assert isinstance(writer, SqliteDatabase)
         full = 2
+        migrate(writer)
         assert value(writer, "PRAGMA journal_mode") == "wal"
         assert value(writer, "PRAGMA synchronous") == full
         assert value(writer, "PRAGMA foreign_keys") == 1
         writer.close()
+
+    def test_a_reader_leaves_the_files_as_they_are(self, sqlite_url: str, tmp_path: Path) -> None:
+        """Also if the writer ended without writing its log back; that is the business of the next writer."""
+        writer = open_writer(settings(sqlite_url), "tests")
+        migrate(writer)
+        writer.execute_sql("UPDATE migration_info SET version = 32")
+        left = tmp_path / "left by a writer that was killed"
+        left.mkdir()
+        for file in tmp_path.glob("aggregator.db*"):
+            shutil.copy(file, left)
+        writer.close()
+        before = {name: (left / name).read_bytes() for name in ("aggregator.db", "aggregator.db-wal")}
+        reader = open_reader(settings(f"sqlite:///{left}/aggregator.db"), "tests")
+        assert value(reader, "SELECT version FROM migration_info") == 32
+        reader.close()
+        assert before["aggregator.db-wal"]
+        assert {name: (left / name).read_bytes() for name in before} == before
 
     def test_a_writer_waits_for_another_one(self, sqlite_url: str) -> None:
         writer = open_writer(settings(sqlite_url, connect_timeout=7), "tests")

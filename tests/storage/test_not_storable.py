@@ -164,10 +164,11 @@ def test_it_is_rejected_also_if_a_newer_message_of_its_cluster_is_in_the_batch(
         [
             record(payload(checked="2026-05-01T08:01:00Z", hits=[TOO_LONG]), 1),
             record(payload(checked="2026-05-01T08:02:00Z", hits=[A]), 2),
+            record(b"not a message", 3),
         ]
     )
-    assert outcomes(written) == {1: "not_storable", 2: "stored"}
-    assert list(errors(pg_store.database)) == [1]
+    assert outcomes(written) == {1: "not_storable", 2: "stored", 3: "not_json"}
+    assert sorted(errors(pg_store.database)) == [1, 3]
     since = NOON if is_stored else pg_store.now
     found = pg_store.database.execute_sql("SELECT rule_fqdn, created_at FROM rule_hit").fetchall()
     assert found == [("a.report", since.replace(microsecond=0))]

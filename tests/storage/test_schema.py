@@ -1,8 +1,10 @@
 """The schema that `migrate` makes, and the databases that it refuses (`docs/schema.md`, sections 2 to 5)."""
 
 import re
+import sqlite3
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from threading import Barrier
@@ -514,6 +516,18 @@ class TestTwoRunsAtOnce:
             assert second.result(PATIENCE) == []
             list(pool.map(lambda database: database.close(), databases))
         obstacle.close()
+
+    def test_on_sqlite_it_waits_for_whoever_is_writing(self, sqlite_url: str) -> None:
+        database = open_database(sqlite_url)
+        somebody = sqlite3.connect(sqlite_url.removeprefix("sqlite:///"), isolation_level=None)
+        with closing(somebody), ThreadPoolExecutor(1) as pool:
+            somebody.execute("BEGIN IMMEDIATE")
+            migrating = pool.submit(migrate, database)
+            with pytest.raises(TimeoutError):
+                migrating.result(0.3)
+            somebody.rollback()
+            assert migrating.result(PATIENCE) == STEPS
+            pool.submit(database.close).result()
 
     def test_one_that_failed_does_not_keep_others_waiting(self, empty: Database, database_url: str) -> None:
         run(empty, "CREATE TABLE migration_info (version integer NOT NULL)")

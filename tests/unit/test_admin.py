@@ -207,7 +207,7 @@ def test_a_client_that_goes_away_before_its_answer_leaves_nothing_in_the_log(
     release.set()
     eventually(lambda: set(enumerate_threads()) <= before, what="the request is over")
     server.stop()
-    assert capfd.readouterr().err == ""
+    assert capfd.readouterr() == ("", "")
 
 
 def test_a_port_that_is_taken_is_told_at_once(server: AdminServer, checks: Checks) -> None:
