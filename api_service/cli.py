@@ -4,11 +4,10 @@ from pathlib import Path
 
 import click
 
-from api_service.process import serve_until_stopped
 from api_service.settings import ApiProcessSettings
 from libaggregator import logs
 from libaggregator.build import DISTRIBUTION
-from libaggregator.commands import config_option, load_or_exit, print_health, print_settings, refuse
+from libaggregator.commands import config_option, load_or_exit, needing_extra, print_health, print_settings, refuse
 from libaggregator.settings import SettingsError
 from libaggregator.storage.schema import SchemaError
 
@@ -23,6 +22,8 @@ def main() -> None:
 @config_option
 def serve(config_file: Path | None) -> None:
     """Answer requests until SIGTERM or SIGINT."""
+    with needing_extra("api"):
+        from api_service.process import serve_until_stopped  # noqa: PLC0415 - other commands do without it
     settings = load_or_exit(ApiProcessSettings, config_file).settings
     logs.configure(settings.logging)
     try:

@@ -12,6 +12,7 @@ from typing import Any
 
 from peewee import Database, SqliteDatabase
 
+from api_service.deadline import NoAnswerError
 from api_service.times import without_zeros
 from libaggregator.storage.faults import DATABASE_ERRORS, Fault, describe, fault_of, sqlstate_of
 
@@ -100,7 +101,8 @@ class Reader:
             try:
                 return session.run(statement, values, self._prepare)
             except DATABASE_ERRORS as error:
-                worth_it = was_open or sqlstate_of(error) in _PREPARED_STATES
+                waited_already = isinstance(getattr(error, "orig", error), NoAnswerError)
+                worth_it = (was_open and not waited_already) or sqlstate_of(error) in _PREPARED_STATES
                 if not (session.close_if_broken(error) and worth_it):
                     raise
                 # not prepared: whatever stands between us and the server may not keep what is prepared

@@ -62,7 +62,8 @@ def _on_refusal(req: falcon.Request, resp: falcon.Response, error: RefusedError,
 
 
 def _on_outage(req: falcon.Request, resp: falcon.Response, error: OutageError, params: object) -> None:
-    _log.warning("no answer from the database", error=str(error))
+    # the outage itself is reported once, by the watch of the database
+    _log.debug("no answer from the database", problem=str(error))
     resp.set_header("Retry-After", str(RETRY_AFTER_SECONDS))
     _answer(resp, 503, "The database is not available, try again later")
 

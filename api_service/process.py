@@ -4,11 +4,13 @@ import signal
 import time
 from functools import partial
 
+import psycopg2.extensions
 import structlog
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
 
 from api_service.app import Application, create_app
 from api_service.database import Reader
+from api_service.deadline import limited_wait
 from api_service.health import DatabaseWatch
 from api_service.metrics import ApiMetrics
 from api_service.server import DrainingServer
@@ -30,6 +32,7 @@ def serve_until_stopped(settings: ApiProcessSettings) -> None:
     While the database is away at the start it waits, with the admin port open and the API's port closed. Raises
     SettingsError or SchemaError if it can't begin with these settings or this database.
     """
+    psycopg2.extensions.set_wait_callback(limited_wait(settings.database))
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)

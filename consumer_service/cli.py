@@ -7,10 +7,9 @@ from threading import Event
 
 import click
 
-from consumer_service.process import run_until_stopped
 from consumer_service.settings import ConsumerProcessSettings
 from libaggregator import logs
-from libaggregator.commands import config_option, load_or_exit, print_health, print_settings, refuse
+from libaggregator.commands import config_option, load_or_exit, needing_extra, print_health, print_settings, refuse
 from libaggregator.settings import SettingsError
 from libaggregator.storage.connections import open_writer
 from libaggregator.storage.faults import DATABASE_ERRORS, describe
@@ -28,6 +27,8 @@ def main() -> None:
 @config_option
 def run(config_file: Path | None) -> None:
     """Read messages and store them until SIGTERM or SIGINT, or until a source that ends has ended."""
+    with needing_extra("consumer"):
+        from consumer_service.process import run_until_stopped  # noqa: PLC0415 - other commands do without it
     settings = load_or_exit(ConsumerProcessSettings, config_file).settings
     logs.configure(settings.logging)
     stop = Event()

@@ -43,17 +43,16 @@ def run_until_stopped(settings: ConsumerProcessSettings, stop: Event) -> None:
     metrics = ConsumerMetrics(registry)
     outages = Outages(metrics)
     heartbeat = Heartbeat(settings.kafka.max_poll_interval)
-    create_source = find_source(settings.consumer.source)
     pipeline = Pipeline(_limits(settings.consumer), _allowlist(settings.consumer), utc_now)
     database = open_writer(settings.database, "aggregator-consumer")
+    source = find_source(settings.consumer.source)(settings)
 
     def consume() -> None:
-        if not _wait_for_schema(database, outages, heartbeat, stop):
-            return
         writer = Writer(engine_for(database), utc_now)
         limit = BatchLimit(settings.consumer.max_batch, settings.kafka.max_poll_interval)
-        source = create_source(settings)
         try:
+            if not _wait_for_schema(database, outages, heartbeat, stop):
+                return
             Runner(
                 source=source,
                 pipeline=pipeline,

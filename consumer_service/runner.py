@@ -4,6 +4,7 @@ A fault of database or source is waited out, and the step is done again as a who
 never undone, because each step has no effect when it is done twice.
 """
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -26,7 +27,9 @@ T = TypeVar("T")
 POLL_SECONDS = 0.5
 """How long the loop waits for records before it looks whether it has to stop."""
 
+_DATABASE_STEPS = ("write", "ping")
 _PING_SECONDS = 5.0
+_SLOW_SECONDS = 15.0  # a batch of the largest messages takes less
 _FASTEST_RETRY, _SLOWEST_RETRY = 0.1, 10.0
 _CONFLICTS = ("40001", "40P01", "23505")
 
@@ -60,8 +63,18 @@ class Outages:
         self._metrics = metrics
         self._problems: dict[str, str | None] = {"database": "not used yet", "source": "not used yet"}
         self._reported: set[str] = set()
+        self._called: dict[str, float] = {}
         for part in self._problems:
             metrics.available.labels(part).set(0)
+
+    @contextmanager
+    def watching(self, part: str) -> Iterator[None]:
+        """Tell that a part is called until the end of the block: a frozen one shows by not coming back."""
+        self._called[part] = time.monotonic()
+        try:
+            yield
+        finally:
+            self._called.pop(part, None)
 
     def began(self, part: str, problem: str) -> None:
         """Tell that a part failed."""
@@ -80,8 +93,9 @@ class Outages:
         self._metrics.available.labels(part).set(1)
 
     def problem(self, part: str) -> str | None:
-        """Return what is wrong with a part, None if it worked lately."""
-        return self._problems[part]
+        """Return what is wrong with a part, None if it worked lately; from any thread."""
+        waited = time.monotonic() - self._called.get(part, math.inf)
+        return f"no answer for {waited:.0f} s" if waited > _SLOW_SECONDS else self._problems[part]
 
 
 class Runner:
@@ -132,16 +146,21 @@ class Runner:
     def _handle(self, records: Sequence[Record]) -> None:
         with self._timed("sort"):
             batch = self._pipeline.sort(records)
-        begin = time.monotonic()
         with self._timed("write"):
-            written = self._until_done("write", lambda: self._writer.write(batch.accepted, batch.rejected))
-        self._limit.observe(len(records), time.monotonic() - begin)
+            written = self._until_done("write", lambda: self._write(batch))
         self._report(batch, written)
         if written.rejected:
             with self._timed("dead_letters"):
                 self._send_dead_letters(written.rejected)
         with self._timed("commit"):
             self._until_done("commit", lambda: self._source.commit(_offsets_after(records)))
+
+    def _write(self, batch: Batch) -> Written:
+        begin = time.monotonic()
+        written = self._writer.write(batch.accepted, batch.rejected)
+        records = len(batch.accepted) + len(batch.rejected) + len(batch.skipped)
+        self._limit.observe(records, time.monotonic() - begin)
+        return written
 
     def _send_dead_letters(self, rejected: Sequence[Rejected]) -> None:
         letters = [DeadLetter(entry.record, entry.reason, entry.detail) for entry in rejected]
@@ -160,9 +179,11 @@ class Runner:
     def _until_done(self, step: str, action: Callable[[], T]) -> T:
         """Do a step until it succeeds, and stay a member of the group meanwhile; raises Stopped if told to."""
         attempt = RetryCallState(None, None, (), {})  # type: ignore[arg-type]
+        part = "database" if step in _DATABASE_STEPS else "source"
         while True:
             try:
-                result = action()
+                with self._outages.watching(part):
+                    result = action()
             except Conflict as conflict:
                 log.info("conflict with another consumer, the batch is done again", problem=str(conflict))
             except DATABASE_ERRORS as error:
@@ -181,7 +202,7 @@ class Runner:
 
     def _settle(self, step: str) -> None:
         """Note that a step worked; a source can wait for its broker and return nothing, without an error."""
-        if step in ("write", "ping"):
+        if step in _DATABASE_STEPS:
             self._outages.ended("database")
         elif problem := self._source.problem():
             self._outages.began("source", problem)

@@ -5,6 +5,7 @@ Readiness names each check and what is wrong with it.
 """
 
 import json
+import socket
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -56,7 +57,8 @@ class AdminServer:
     def __init__(self, host: str, port: int, health: Health, registry: CollectorRegistry) -> None:
         """Bind the port at once, so that one that is taken raises OSError here; 0 takes any free one."""
         handler = type("Handler", (_Handler,), {"health": health, "registry": registry})
-        self._server = _Server((host, port), handler)
+        server = _Server6 if ":" in host else _Server
+        self._server = server((host, port), handler)
         self._thread = Thread(target=self._server.serve_forever, args=(_LOOK_SECONDS,), name="admin", daemon=True)
 
     @property
@@ -95,6 +97,10 @@ class _Server(ThreadingHTTPServer):
         """Log what went wrong, unless it is just a client that went away."""
         if not isinstance(sys.exception(), ConnectionError | TimeoutError):
             log.exception("the admin port could not answer")
+
+
+class _Server6(_Server):
+    address_family = socket.AF_INET6
 
 
 class _Handler(BaseHTTPRequestHandler):

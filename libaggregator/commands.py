@@ -2,7 +2,8 @@
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
@@ -37,6 +38,15 @@ def refuse(*problems: str) -> NoReturn:
     for problem in problems:
         click.echo(f"error: {problem}", err=True)
     sys.exit(BAD_SETTING)
+
+
+@contextmanager
+def needing_extra(extra: str) -> Iterator[None]:
+    """End the process with one line if an import in the block fails because an extra was not installed."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        refuse(f"{error.name} is missing, install the extra: pip install 'insights-results-aggregator[{extra}]'")
 
 
 def print_settings(settings_class: type[T], loaded: Loaded[T]) -> None:

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
+from urllib.parse import unquote
 
 import msgspec
 
@@ -79,8 +80,9 @@ class DatabaseSettings:
     )
     connect_timeout: float = setting(5.0, "seconds to wait for a connection", 1, 3600)
     statement_timeout: float = setting(
-        60.0, "seconds that one statement may take before the database ends it; 0: no limit", 0, 86_400
+        60.0, "seconds that one statement of the consumer may take before the database ends it; 0: no limit", 0, 86_400
     )
+    read_timeout: float = setting(10.0, "seconds that the API waits for one statement, then it answers 503", 0.1, 3600)
     prepare: bool = setting(
         True, "prepare the API's statements once a connection; `false` for a pooler in transaction mode"
     )
@@ -180,7 +182,7 @@ def load(settings_class: type[T], config_file: Path | None, environment: Mapping
     own_sections = {name.partition(".")[0] for name in options}
     values: dict[str, Any] = {name: option.default for name, option in options.items()}
     origins = dict.fromkeys(options, "default")
-    problems = []
+    problems = _misspelt_variables(options, environment)
     for name, value, origin in _given(config_file, environment):
         if name.partition(".")[0] in SECTIONS - own_sections:
             continue
@@ -212,7 +214,12 @@ def mask_password(url: str) -> str:
     if not re.match(r"[a-z]+://", url):
         return "***" if url else ""
     masked = re.sub(r"(?s)(?<=://)([^/@:]*):.*(?=@)", r"\1:***", url)
-    return re.sub(r"(?i)((?:ssl)?password=)[^&]*", r"\1***", masked)
+    return re.sub(r"([^?&=]+)=([^&]*)", _mask_option, masked)
+
+
+def _mask_option(option: re.Match[str]) -> str:
+    is_password = "password" in unquote(option[1]).lower()
+    return f"{option[1]}=***" if is_password else option[0]
 
 
 def _given(config_file: Path | None, environment: Mapping[str, str]) -> Iterator[tuple[str, object, str]]:
@@ -226,6 +233,17 @@ def _given(config_file: Path | None, environment: Mapping[str, str]) -> Iterator
         name = _setting_name(variable)
         if variable.startswith(ENVIRONMENT_PREFIX) and "." in name:
             yield name, value, f"environment {variable}"
+
+
+def _misspelt_variables(options: Mapping[str, Option], environment: Mapping[str, str]) -> list[str]:
+    """Return a line for each variable that has one underscore where a setting's has two."""
+    right = {option.variable.replace("__", "_"): option.variable for option in options.values()}
+    return [
+        f"{variable}: unknown variable, expected {right[variable]}"
+        for variable, value in sorted(environment.items())
+        # what an orchestrator puts there for a service that is called `aggregator-api` is not ours
+        if variable in right and not value.startswith(("tcp://", "udp://"))
+    ]
 
 
 def _from_file(path: Path) -> Iterator[tuple[str, object, str]]:

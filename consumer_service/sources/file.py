@@ -91,7 +91,7 @@ class FileSource:
 
 def _read(file: Path, limit: int) -> Iterator[Record]:
     with file.open("rb") as opened:
-        if file.suffix in _LINE_SUFFIXES:
+        if file.suffix.lower() in _LINE_SUFFIXES:
             for number, line in enumerate(_lines(opened, limit)):
                 if line.strip():
                     yield _record(file, number, line)

@@ -3,9 +3,9 @@
 `python -m examples.demo [--once]`. Everything it makes is in the folder `.demo`, which the next run replaces.
 """
 
+import fcntl
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -36,6 +36,9 @@ PATIENCE_SECONDS = 60.0
 TRICKLE_SECONDS = 2.0
 MOST_LINES = 24
 
+# the API is on this machine, whatever proxy the environment names for others
+DIRECTLY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
 console = Console(highlight=False, soft_wrap=True)
 
 
@@ -63,7 +66,7 @@ class Ports:
 def main(once: bool) -> None:
     """Show the whole way of a message, from a topic to an answer, on embedded parts."""
     stop = Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: stop.set())
     try:
         with ExitStack() as parts:
@@ -75,8 +78,7 @@ def main(once: bool) -> None:
 
 
 def _show_everything(parts: ExitStack, stop: Event, once: bool) -> None:
-    shutil.rmtree(FOLDER, ignore_errors=True)
-    FOLDER.mkdir()
+    parts.enter_context(_empty_folder())
     ports = _choose_ports()
     _start_parts(parts, ports)
     fleet = Fleet(seed=int(time.time()), organizations=ORGANIZATIONS, clusters=CLUSTERS)
@@ -99,6 +101,23 @@ def _show_everything(parts: ExitStack, stop: Event, once: bool) -> None:
     _say_where(ports)
     if not once:
         _trickle(stop, producer, fleet)
+
+
+@contextmanager
+def _empty_folder() -> Iterator[None]:
+    """Make the folder of the demo and remove what an earlier one left; it is ours until the end of the block."""
+    FOLDER.mkdir(exist_ok=True)
+    handle = os.open(FOLDER, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise DemoError(f"another demo is running in {FOLDER.absolute()}") from None
+        for path in FOLDER.iterdir():
+            path.unlink()
+        yield
+    finally:
+        os.close(handle)
 
 
 def _choose_ports() -> Ports:
@@ -218,7 +237,7 @@ def _count_clusters(ports: Ports) -> int:
 def _get(ports: Ports, path: str) -> dict[str, list[str]] | None:
     """Return the answer to a request, None while the API is not there yet."""
     try:
-        with urllib.request.urlopen(ports.base_url + path, timeout=5) as response:
+        with DIRECTLY.open(ports.base_url + path, timeout=5) as response:
             answer: dict[str, list[str]] = json.load(response)
             return answer
     except (OSError, urllib.error.URLError):

@@ -25,7 +25,10 @@ class Fault(enum.Enum):
 
 _VALUES_CLASSES = ("22", "23", "54")
 _UNIQUE_VIOLATION = "23505"
-_REFUSALS = r'(database|role) ".*" does not exist|authentication failed|no pg_hba.conf entry|no password supplied'
+_REFUSALS = (
+    r'(database|role) ".*" does not exist|authentication failed|no pg_hba.conf entry|no password supplied'
+    r"|invalid \S+ value"
+)
 _OUTAGE_CLASSES = ("08", "40", "53", "55", "57", "58")
 
 

@@ -66,7 +66,7 @@ def migrate(database: Database) -> list[str]:
             if "0001_schema_32" in pending:
                 raise SchemaError(
                     "the database belongs to an existing deployment (schema version 32 without the steps of this"
-                    " program); it can be read and written as it is, and this version does not change it"
+                    " program), which this version of `migrate` does not change; `run` and `serve` use it as it is"
                 )
         runner = Runner(database, str(_STEPS))
         # existing tools and other versions of this program find the steps in a table of this form

@@ -31,6 +31,20 @@ def test_the_demo_shows_answers_and_ends_with_0(tmp_path: Path, run: str) -> Non
     assert {path.name for path in tmp_path.iterdir()} == {".demo", "output.log"}
 
 
+def test_a_second_demo_in_the_same_folder_is_refused_and_does_not_disturb_the_first(tmp_path: Path) -> None:
+    first = _demo(tmp_path)
+    try:
+        first.wait_for_log("newer result for", 90)
+        second = Process("second", COMMAND, tmp_path / "second.log", {"PYTHONPATH": str(REPOSITORY)}, folder=tmp_path)
+        assert second.wait_exit(30) == 1
+        assert "another demo is running" in second.output
+        assert (tmp_path / ".demo" / "aggregator.db").exists()
+        first.signal(signal.SIGHUP)
+        assert first.wait_exit(30) == 0, first.output
+    finally:
+        first.kill()
+
+
 def test_ctrl_c_stops_all_parts(tmp_path: Path) -> None:
     demo = _demo(tmp_path)
     try:

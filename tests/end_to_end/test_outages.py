@@ -40,6 +40,21 @@ def test_an_outage_of_the_database_is_waited_out(own_deployment: Deployment, own
     assert consumer.process.output.count("database unavailable") == 1
 
 
+def test_a_frozen_database_shows_in_readiness_and_its_messages_are_stored_afterwards(
+    own_deployment: Deployment, own_postgresql: PostgresqlServer
+) -> None:
+    deployment = own_deployment
+    consumer = deployment.start_consumer()
+    consumer.wait_until_ready()
+    with own_postgresql.frozen():
+        deployment.broker.produce(deployment.topic, [payload()])
+        eventually(lambda: consumer.readiness().status == 503, 30, "readiness tells of it")
+        assert "no answer" in consumer.readiness().json["checks"]["database"]
+        assert consumer.liveness().status == 200
+    deployment.wait_for_rows("report", 1)
+    consumer.wait_until_ready()
+
+
 def test_stopping_during_an_outage_gives_the_batch_up_uncommitted(
     own_deployment: Deployment, own_postgresql: PostgresqlServer
 ) -> None:

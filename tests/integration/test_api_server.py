@@ -8,6 +8,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import psycopg2
@@ -435,6 +436,21 @@ def test_an_outage_is_answered_with_503_and_ends_without_a_restart(
     assert api.get("organizations").json == {"organizations": [1], "status": "ok"}
     api.process.wait_for_log("database available again")
     assert api.process.output.count("database unavailable") == 1
+
+
+def test_a_frozen_database_is_answered_with_503_in_time_and_holds_no_thread_for_ever(
+    start_api: StartApi, own_postgresql: PostgresqlServer
+) -> None:
+    url = _fill(own_postgresql.create_database(), REPORT)
+    api = start_api(url, DATABASE__READ_TIMEOUT="1", DATABASE__CONNECT_TIMEOUT="1").wait_until_it_listens()
+    assert api.get("organizations").status == 200
+    with own_postgresql.frozen(), ThreadPoolExecutor(8) as clients:
+        answers = list(clients.map(api.get, ["organizations"] * 8))
+        assert [(answer.status, answer.headers.get("Retry-After")) for answer in answers] == [(503, "5")] * 8
+        assert api.get("unknown").status == 404
+        eventually(lambda: api.readiness().status == 503, 15, "an end of readiness")
+        assert fetch(api.admin_port, "/livez").status == 200
+    eventually(lambda: api.get("organizations").status == 200, 15, "an answer")
 
 
 # how it stops

@@ -253,6 +253,12 @@ class TestBadUrl:
         assert PASSWORD not in problem
         assert "\n" not in problem
 
+    @pytest.mark.parametrize("userinfo", ["u:TOP@s3cr3t", "u:s3cr3t/x", "u:s3cr3t:1/x", "u@s3cr3t"])
+    def test_a_password_that_is_not_encoded_is_not_taken_for_a_host(self, userinfo: str) -> None:
+        with pytest.raises(SettingsError, match="%40") as raised:
+            open_writer(settings(f"postgresql://{userinfo}@host/name"), "tests")
+        assert PASSWORD not in str(raised.value)
+
     @pytest.mark.parametrize("url", ["mysql://host/name", "postgresql://host/name?no_such_option=1"])
     def test_a_bad_read_url_is_named_as_such(self, url: str) -> None:
         with pytest.raises(SettingsError, match=r"^database\.read_url: "):

@@ -21,6 +21,8 @@ from tests.support.processes import Process, Processes
 from tests.support.topics import fresh_name
 from tests.support.waiting import eventually
 
+# whatever proxy the environment names
+DIRECTLY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 PREFIX = "/api/insights-results-aggregator/v1/"
 
 
@@ -40,6 +42,10 @@ class Consumer:
     def readiness(self) -> "Answer":
         """Return the answer of `/readyz`."""
         return fetch(self.admin_port, "/readyz")
+
+    def liveness(self) -> "Answer":
+        """Return the answer of `/livez`."""
+        return fetch(self.admin_port, "/livez")
 
     def wait_until_ready(self) -> None:
         """Wait until database and source are in use."""
@@ -151,7 +157,7 @@ class Deployment:
 def fetch(port: int, path: str) -> Answer:
     """Send a GET to a port of this machine."""
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as response:
+        with DIRECTLY.open(f"http://127.0.0.1:{port}{path}", timeout=10) as response:
             return Answer(response.status, response.headers, response.read().decode())
     except urllib.error.HTTPError as error:
         return Answer(error.code, error.headers, error.read().decode())

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit, urlunsplit
 
+import psutil
 import psycopg2
 
 from tests.support.ports import free_port
@@ -106,6 +107,20 @@ class PostgresqlServer(ExternalPostgresql):
         """Stop it and start it again."""
         self.stop()
         self.start()
+
+    @contextlib.contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Stop every process of the server from running until the end of the block: it is there and says nothing."""
+        assert self._process is not None
+        server = psutil.Process(self._process.pid)
+        everything = [server, *server.children()]
+        for process in everything:
+            process.suspend()
+        try:
+            yield
+        finally:
+            for process in everything:
+                process.resume()
 
     def close(self) -> None:
         """End it and remove its data."""

@@ -28,7 +28,7 @@ def read_all(path: Path, limit: int = LIMIT) -> list[Record]:
     return records
 
 
-@pytest.mark.parametrize("suffix", [".jsonl", ".ndjson"])
+@pytest.mark.parametrize("suffix", [".jsonl", ".ndjson", ".JSONL"])
 def test_a_line_is_a_message(tmp_path: Path, suffix: str) -> None:
     file = tmp_path / f"results{suffix}"
     file.write_bytes(b'{"a": 1}\n{"b": 2}\r\n  {"c": 3} ')

@@ -101,8 +101,16 @@ def test_libraries_that_repeat_themselves_are_silent(
 
 def test_with_level_debug_they_are_heard(capsys: pytest.CaptureFixture[str]) -> None:
     in_json("debug")
-    logging.getLogger("kafka.conn").debug("details")
+    logging.getLogger("kafka.conn").info("details")
     assert [event["event"] for event in events(capsys)] == ["details"]
+
+
+@pytest.mark.parametrize("name", ["kafka.protocol.parser", "peewee"])
+def test_what_libraries_send_and_receive_is_never_logged(capsys: pytest.CaptureFixture[str], name: str) -> None:
+    """Kafka's client would log the password with which it logs in."""
+    in_json("debug")
+    logging.getLogger(name).debug("SaslAuthenticateRequest(auth_bytes=b's3cr3t')")
+    assert events(capsys) == []
 
 
 def test_bound_fields_of_a_context_are_in_every_event(capsys: pytest.CaptureFixture[str]) -> None:

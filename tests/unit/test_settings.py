@@ -270,6 +270,15 @@ class TestBadValues:
 
 
 class TestUnknownNames:
+    def test_a_variable_with_one_underscore_too_few_is_named_with_the_right_one(self) -> None:
+        with pytest.raises(SettingsError) as raised:
+            load(ConsumerProcessSettings, None, {"AGGREGATOR_DATABASE_URL": "postgresql://u:s3cr3t@h/d"})
+        assert raised.value.problems == ["AGGREGATOR_DATABASE_URL: unknown variable, expected AGGREGATOR_DATABASE__URL"]
+
+    def test_what_an_orchestrator_says_of_a_service_is_no_misspelt_setting(self) -> None:
+        service = {"AGGREGATOR_API_PORT": "tcp://10.0.0.1:8080", "AGGREGATOR_API_SERVICE_HOST": "10.0.0.1"}
+        assert load(ApiProcessSettings, None, service).settings.api.port == 8080
+
     @pytest.mark.parametrize(
         ("content", "named"),
         [
@@ -457,6 +466,7 @@ class TestSecrets:
             ("postgresql://u@h/d?password=p&sslmode=require", "postgresql://u@h/d?password=***&sslmode=require"),
             ("postgresql://h/d?sslkey=k&sslpassword=p", "postgresql://h/d?sslkey=k&sslpassword=***"),
             ("postgresql://h/d?PASSWORD=p", "postgresql://h/d?PASSWORD=***"),
+            ("postgresql://h/d?pass%77ord=p", "postgresql://h/d?pass%77ord=***"),
             ("postgresql://u@h:5432/d", "postgresql://u@h:5432/d"),
             ("postgresql://h:5432/d", "postgresql://h:5432/d"),
             ("sqlite:///file.db", "sqlite:///file.db"),
