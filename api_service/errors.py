@@ -11,7 +11,7 @@ JSON_CONTENT = "application/json; charset=utf-8"
 TEXT_CONTENT = "text/plain; charset=utf-8"
 RETRY_AFTER_SECONDS = 5
 
-_log = structlog.get_logger(__name__)
+log = structlog.get_logger(__name__)
 
 
 class RefusedError(Exception):
@@ -63,13 +63,13 @@ def _on_refusal(req: falcon.Request, resp: falcon.Response, error: RefusedError,
 
 def _on_outage(req: falcon.Request, resp: falcon.Response, error: OutageError, params: object) -> None:
     # the outage itself is reported once, by the watch of the database
-    _log.debug("no answer from the database", problem=str(error))
+    log.debug("no answer from the database", problem=str(error))
     resp.set_header("Retry-After", str(RETRY_AFTER_SECONDS))
     _answer(resp, 503, "The database is not available, try again later")
 
 
 def _on_bug(req: falcon.Request, resp: falcon.Response, error: Exception, params: object) -> None:
-    _log.error("a request failed for a fault of this program", exc_info=error)
+    log.error("a request failed for a fault of this program", exc_info=error)
     _answer(resp, 500, "Internal Server Error")
 
 

@@ -12,7 +12,7 @@ from libaggregator.storage.schema import check_schema
 _PAUSE_SECONDS = 1.0
 _PATIENCE_SECONDS = 5.0
 
-_log = structlog.get_logger(__name__)
+log = structlog.get_logger(__name__)
 
 
 class DatabaseWatch:
@@ -58,7 +58,7 @@ class DatabaseWatch:
                 pending = check_schema(self._database)
                 self.schema_is_ours = True
                 if pending:
-                    _log.warning("steps are missing in the schema, run `aggregator-consumer migrate`", missing=pending)
+                    log.warning("steps are missing in the schema, run `aggregator-consumer migrate`", missing=pending)
         except DATABASE_ERRORS as error:
             self._database.close()
             return describe(error)
@@ -66,7 +66,7 @@ class DatabaseWatch:
 
     def _log_change(self) -> None:
         if self._problem and not self._in_outage:
-            _log.warning("database unavailable, waiting for it", problem=self._problem)
+            log.warning("database unavailable, waiting for it", problem=self._problem)
         if self._in_outage and not self._problem:
-            _log.info("database available again")
+            log.info("database available again")
         self._in_outage = self._problem is not None

@@ -12,7 +12,7 @@ from api_service.routing import Target
 
 UNKNOWN_ROUTE = "(unknown path)"
 
-_log = structlog.get_logger(__name__)
+log = structlog.get_logger(__name__)
 _HEADER = "X-Request-Id"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:@/+=-]{1,128}")
 _METHODS = frozenset({"GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS"})
@@ -53,7 +53,7 @@ class AccessLog:
         route = UNKNOWN_ROUTE if resource is None else f"/{resource.path}"
         method = req.method if req.method in _METHODS else "other"
         self._metrics.count_request(route, method, str(resp.status_code), elapsed)
-        _log.info(
+        log.info(
             "request",
             method=method,
             route=route,

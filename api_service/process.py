@@ -15,15 +15,14 @@ from api_service.health import DatabaseWatch
 from api_service.metrics import ApiMetrics
 from api_service.server import DrainingServer
 from api_service.settings import ApiProcessSettings, ApiSettings
-from libaggregator.admin import AdminServer, Health, Heartbeat
+from libaggregator.admin import Health, Heartbeat, open_admin_port, port_error
 from libaggregator.build import build_facts
-from libaggregator.settings import SettingsError
 from libaggregator.storage.connections import open_reader
 
 _HEARTBEAT_PATIENCE_SECONDS = 30.0
 _LOOK_SECONDS = 0.05
 
-_log = structlog.get_logger(__name__)
+log = structlog.get_logger(__name__)
 
 
 def serve_until_stopped(settings: ApiProcessSettings) -> None:
@@ -50,35 +49,25 @@ def serve_until_stopped(settings: ApiProcessSettings) -> None:
         live={"loop": heartbeat.check},
         ready={"database": watch.check, "listening": server.check_listening, "stopping": server.check_stopping},
     )
-    admin = _open_admin(settings.api, health, registry)
+    host, port = settings.api.admin_host, settings.api.admin_port
+    admin = open_admin_port("api", host, port, health, registry)
     admin.start()
     try:
         if _wait_for_schema(watch, server, heartbeat):
             server.listen()
             address = f"http://{settings.api.host}:{server.port}{settings.api.prefix}"
-            _log.info("API started", api=address, admin=f"http://{settings.api.admin_host}:{admin.port}")
+            log.info("API started", api=address, admin=f"http://{host}:{admin.port}")
             server.run()
     finally:
         admin.stop()
-    _log.info("API stopped")
+    log.info("API stopped")
 
 
 def _open_server(app: Application, settings: ApiSettings, heartbeat: Heartbeat) -> DrainingServer:
     try:
         return DrainingServer(app, settings, heartbeat)
     except OSError as error:
-        raise _port_error("api.port", settings.host, settings.port, error) from None
-
-
-def _open_admin(settings: ApiSettings, health: Health, registry: CollectorRegistry) -> AdminServer:
-    try:
-        return AdminServer(settings.admin_host, settings.admin_port, health, registry)
-    except OSError as error:
-        raise _port_error("api.admin_port", settings.admin_host, settings.admin_port, error) from None
-
-
-def _port_error(setting: str, host: str, port: int, error: OSError) -> SettingsError:
-    return SettingsError([f"{setting}: can't listen on {host}:{port}: {error.strerror}"])
+        raise port_error("api.port", settings.host, settings.port, error) from None
 
 
 def _wait_for_schema(watch: DatabaseWatch, server: DrainingServer, heartbeat: Heartbeat) -> bool:

@@ -21,7 +21,7 @@ _TURN_SECONDS = 1.0
 _MAX_CONNECTIONS = 500
 _THREADS_STOP_SECONDS = 1.0
 
-_log = structlog.get_logger(__name__)
+log = structlog.get_logger(__name__)
 
 
 class DrainingServer:
@@ -106,7 +106,7 @@ class DrainingServer:
                 _close_when_idle(channel)
             self._turn(min(remaining, _TURN_SECONDS))
         if connections:
-            _log.warning("requests were cut off", connections=len(connections))
+            log.warning("requests were cut off", connections=len(connections))
 
 
 def _close_when_idle(channel: Any) -> None:

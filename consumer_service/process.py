@@ -18,10 +18,9 @@ from consumer_service.runner import BatchLimit, Outages, Runner
 from consumer_service.settings import ConsumerProcessSettings, ConsumerSettings
 from consumer_service.sources import find_source
 from consumer_service.writer import Writer
-from libaggregator.admin import AdminServer, Health, Heartbeat
+from libaggregator.admin import Health, Heartbeat, open_admin_port
 from libaggregator.clock import utc_now
 from libaggregator.messages import Limits
-from libaggregator.settings import SettingsError
 from libaggregator.storage.connections import open_writer
 from libaggregator.storage.faults import DATABASE_ERRORS, describe
 from libaggregator.storage.schema import check_schema
@@ -71,9 +70,10 @@ def run_until_stopped(settings: ConsumerProcessSettings, stop: Event) -> None:
         live={"loop": heartbeat.check},
         ready={part: partial(outages.problem, part) for part in ("database", "source")},
     )
-    admin = _open_admin(settings.consumer, health, registry)
+    host, port = settings.consumer.admin_host, settings.consumer.admin_port
+    admin = open_admin_port("consumer", host, port, health, registry)
     admin.start()
-    log.info("consumer started", admin=f"http://{settings.consumer.admin_host}:{admin.port}")
+    log.info("consumer started", admin=f"http://{host}:{admin.port}")
     try:
         _run_beside(consume, stop, settings.consumer.shutdown_timeout)
     finally:
@@ -92,14 +92,6 @@ def _allowlist(settings: ConsumerSettings) -> frozenset[int] | None:
     if not organizations:
         log.warning("the allowlist names no organization, nothing will be stored", file=settings.org_allowlist)
     return organizations
-
-
-def _open_admin(settings: ConsumerSettings, health: Health, registry: CollectorRegistry) -> AdminServer:
-    try:
-        return AdminServer(settings.admin_host, settings.admin_port, health, registry)
-    except OSError as error:
-        place = f"{settings.admin_host}:{settings.admin_port}"
-        raise SettingsError([f"consumer.admin_port: can't listen on {place}: {error.strerror}"]) from None
 
 
 def _wait_for_schema(database: Database, outages: Outages, heartbeat: Heartbeat, stop: Event) -> bool:

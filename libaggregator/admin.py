@@ -18,6 +18,8 @@ from urllib.parse import parse_qs, urlsplit
 import structlog
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
+from libaggregator.settings import SettingsError
+
 log = structlog.get_logger(__name__)
 
 _LOOK_SECONDS = 0.05  # how often the thread looks whether it has to stop
@@ -74,6 +76,22 @@ class AdminServer:
         """Close the port."""
         self._server.shutdown()
         self._server.server_close()
+
+
+def open_admin_port(section: str, host: str, port: int, health: Health, registry: CollectorRegistry) -> AdminServer:
+    """Return the server of the settings `admin_host` and `admin_port` of a section, bound and not started.
+
+    Raises SettingsError if the port can't be had.
+    """
+    try:
+        return AdminServer(host, port, health, registry)
+    except OSError as error:
+        raise port_error(f"{section}.admin_port", host, port, error) from None
+
+
+def port_error(setting: str, host: str, port: int, error: OSError) -> SettingsError:
+    """Return the refusal of a start whose port can't be listened on."""
+    return SettingsError([f"{setting}: can't listen on {host}:{port}: {error.strerror}"])
 
 
 def ask(host: str, port: int, path: str, timeout: float) -> tuple[bool, str]:

@@ -14,6 +14,8 @@ from libaggregator.messages import Limits
 from libaggregator.settings import DatabaseSettings, Secret
 from libaggregator.storage.connections import open_writer
 from libaggregator.storage.schema import migrate
+from tests.support.postgresql import ExternalPostgresql
+from tests.support.tables import empty_tables
 
 NOON = datetime(2026, 6, 1, 12, 0, 0, 123456)
 
@@ -38,16 +40,38 @@ class Store:
         return self.now
 
 
-@pytest.fixture
-def database(database_url: str) -> Iterator[Database]:
-    """Yield a migrated database without rows."""
-    database = open_writer(DatabaseSettings(url=Secret(database_url)), "tests")
+def open_database(url: str) -> Database:
+    """Open a database as the consumer does."""
+    return open_writer(DatabaseSettings(url=Secret(url)), "tests")
+
+
+@pytest.fixture(scope="module")
+def shared_url(postgresql: ExternalPostgresql) -> Iterator[str]:
+    """Yield the URL of a migrated database on PostgreSQL, one for all tests of a module."""
+    url = postgresql.create_database()
+    database = open_database(url)
     migrate(database)
-    yield database
+    database.close()
+    yield url
+    postgresql.drop_database(url)
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def shared_store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    """Yield a store on each engine in turn, one for all tests of a module."""
+    if request.param == "sqlite":
+        database = open_database(f"sqlite:///{tmp_path_factory.mktemp('store')}/aggregator.db")
+        migrate(database)
+    else:
+        database = open_database(request.getfixturevalue("shared_url"))
+    yield Store(database)
     database.close()
 
 
 @pytest.fixture
-def store(database: Database) -> Store:
-    """Return a store on a migrated database without rows."""
-    return Store(database)
+def store(shared_store: Store) -> Store:
+    """Return a store without rows, on each engine in turn: making a database takes longer than most tests."""
+    with shared_store.database.atomic():
+        empty_tables(shared_store.database)
+    shared_store.now = NOON
+    return shared_store

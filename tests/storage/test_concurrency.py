@@ -17,14 +17,11 @@ from consumer_service.pipeline import Pipeline
 from consumer_service.sources import Record
 from consumer_service.writer import Writer, Written
 from libaggregator.messages import Limits, Message, decode
-from libaggregator.settings import DatabaseSettings, Secret
-from libaggregator.storage.connections import open_writer
 from libaggregator.storage.faults import DATABASE_ERRORS, Fault, fault_of, sqlstate_of
 from libaggregator.storage.schema import migrate
-from tests.storage.conftest import NOON
+from tests.storage.conftest import NOON, open_database
 from tests.support.messages import CLUSTERS, HitSpec, payload, record
 from tests.support.model import Model
-from tests.support.postgresql import ExternalPostgresql
 from tests.support.tables import empty_tables, read_tables
 from tests.support.waiting import eventually
 
@@ -33,21 +30,6 @@ ATTEMPTS = 50
 PATIENCE = 30.0
 DEADLOCK = "40P01"
 A, B, C = HitSpec("a.report", "K", 1), HitSpec("b.report", "K", 2), HitSpec("c.report", "K", 3)
-
-
-def open_database(url: str) -> Database:
-    return open_writer(DatabaseSettings(url=Secret(url)), "tests")
-
-
-@pytest.fixture(scope="module")
-def shared_url(postgresql: ExternalPostgresql) -> Iterator[str]:
-    """Yield the URL of a migrated database, one for all tests of this module."""
-    url = postgresql.create_database()
-    database = open_database(url)
-    migrate(database)
-    database.close()
-    yield url
-    postgresql.drop_database(url)
 
 
 @pytest.fixture

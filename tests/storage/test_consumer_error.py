@@ -2,7 +2,6 @@
 
 import base64
 import gzip
-from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -10,41 +9,14 @@ import pytest
 from peewee import Database
 
 from consumer_service.sources import Record
-from libaggregator.settings import DatabaseSettings, Secret
-from libaggregator.storage.connections import open_writer
 from libaggregator.storage.faults import DATABASE_ERRORS
-from libaggregator.storage.schema import migrate
 from tests.storage.conftest import NOON, Store
 from tests.support.messages import CLUSTERS, HitSpec, payload, record
-from tests.support.tables import empty_tables, read_tables
+from tests.support.tables import read_tables
 
 COLUMNS = ("topic", "partition", "topic_offset", "key", "produced_at", "consumed_at", "message", "error")
 BAD = b"not a message"
 GZIP_OF_BAD = gzip.compress(BAD)
-
-
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
-def shared_store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
-    """Yield a store on each engine in turn, one for all tests of this module."""
-    if request.param == "sqlite":
-        url = f"sqlite:///{tmp_path_factory.mktemp('errors')}/aggregator.db"
-    else:
-        url = request.getfixturevalue("postgresql").create_database()
-    database = open_writer(DatabaseSettings(url=Secret(url)), "tests")
-    migrate(database)
-    yield Store(database)
-    database.close()
-    if request.param == "postgresql":
-        request.getfixturevalue("postgresql").drop_database(url)
-
-
-@pytest.fixture
-def store(shared_store: Store) -> Store:
-    """Return a store without rows: making a database takes longer than most of these tests."""
-    with shared_store.database.atomic():
-        empty_tables(shared_store.database)
-    shared_store.now = NOON
-    return shared_store
 
 
 def errors(database: Database) -> list[dict[str, Any]]:

@@ -17,9 +17,8 @@ from libaggregator.settings import DatabaseSettings, Secret
 from libaggregator.storage.connections import open_writer
 from libaggregator.storage.faults import DATABASE_ERRORS, sqlstate_of
 from libaggregator.storage.schema import migrate
-from tests.storage.conftest import NOON, Store
+from tests.storage.conftest import NOON, Store, open_database
 from tests.support.messages import CLUSTERS, HitSpec, payload, record
-from tests.support.postgresql import ExternalPostgresql
 from tests.support.tables import Tables, empty_tables, read_tables
 
 CLUSTER = CLUSTERS[0]
@@ -28,17 +27,6 @@ LONG = "".join(random.Random(1).choices(string.ascii_letters + string.digits, k=
 A = HitSpec("a.report", "K")
 TOO_LONG = HitSpec(LONG, "K")
 LARGE_ORG = 2_147_483_648
-
-
-@pytest.fixture(scope="module")
-def shared_url(postgresql: ExternalPostgresql) -> Iterator[str]:
-    """Yield the URL of a migrated database on PostgreSQL, one for all tests of this module."""
-    url = postgresql.create_database()
-    database = open_database(url)
-    migrate(database)
-    database.close()
-    yield url
-    postgresql.drop_database(url)
 
 
 @pytest.fixture
@@ -61,10 +49,6 @@ def narrow_store(postgresql_url: str) -> Iterator[Store]:
     database.execute_sql("ALTER TABLE consumer_error ALTER COLUMN topic_offset TYPE integer")
     yield Store(database)
     database.close()
-
-
-def open_database(url: str) -> Database:
-    return open_writer(DatabaseSettings(url=Secret(url)), "tests")
 
 
 def cluster(number: int) -> str:

@@ -2,7 +2,7 @@
 
 import gzip
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -30,36 +30,12 @@ from libaggregator.storage.models import (
 from libaggregator.storage.schema import migrate
 from tests.storage.conftest import NOON, Store
 from tests.support.messages import CLUSTERS, HitSpec, payload, record
-from tests.support.tables import empty_tables, read_tables
+from tests.support.tables import read_tables
 
 CLUSTER, OTHER_CLUSTER = CLUSTERS[:2]
 A = HitSpec("a.rules.report", "KEY_A", {"n": 1})
 B = HitSpec("b.rules.report", "KEY_B", {"n": 2})
 USERS_TABLES = (ClusterRuleToggle, ClusterUserRuleDisableFeedback, ClusterRuleUserFeedback)
-
-
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
-def shared_store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
-    """Yield a store on each engine in turn, one for all tests of this module."""
-    if request.param == "sqlite":
-        url = f"sqlite:///{tmp_path_factory.mktemp('writer')}/aggregator.db"
-    else:
-        url = request.getfixturevalue("postgresql").create_database()
-    database = open_writer(DatabaseSettings(url=Secret(url)), "tests")
-    migrate(database)
-    yield Store(database)
-    database.close()
-    if request.param == "postgresql":
-        request.getfixturevalue("postgresql").drop_database(url)
-
-
-@pytest.fixture
-def store(shared_store: Store) -> Store:
-    """Return a store without rows: making a database takes longer than most of these tests."""
-    with shared_store.database.atomic():
-        empty_tables(shared_store.database)
-    shared_store.now = NOON
-    return shared_store
 
 
 def second(instant: datetime) -> datetime:
