@@ -9,8 +9,8 @@ import time
 from typing import Any
 
 import structlog
-from waitress import wasyncore  # type: ignore[import-untyped]
-from waitress.server import create_server  # type: ignore[import-untyped]
+from waitress import wasyncore
+from waitress.server import create_server
 
 from api_service.app import Application
 from api_service.settings import ApiSettings

@@ -4,14 +4,14 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from kafka import KafkaProducer  # type: ignore[import-untyped]
-from kafka.errors import (  # type: ignore[import-untyped]
+from kafka import KafkaProducer
+from kafka.errors import (
     KafkaTimeoutError,
     MessageSizeTooLargeError,
     RecordListTooLargeError,
 )
-from kafka.producer.future import FutureRecordMetadata  # type: ignore[import-untyped]
-from kafka.serializer import Serializer  # type: ignore[import-untyped]
+from kafka.producer.future import FutureRecordMetadata
+from kafka.serializer import Serializer
 
 from consumer_service.kafka_client import CLIENT_FAULTS, Connecting, connection_options, describe, end_within
 from consumer_service.settings import KafkaSettings

@@ -8,12 +8,12 @@ from typing import Any, Self
 from weakref import WeakSet
 
 import structlog
-from kafka.cluster import collect_hosts  # type: ignore[import-untyped]
-from kafka.errors import KafkaError, KafkaTimeoutError  # type: ignore[import-untyped]
-from kafka.net.compat import KafkaNetClient  # type: ignore[import-untyped]
-from kafka.net.manager import KafkaConnectionManager  # type: ignore[import-untyped]
-from kafka.net.selector import NetworkSelector  # type: ignore[import-untyped]
-from kafka.util import ensure_valid_topic_name  # type: ignore[import-untyped]
+from kafka.cluster import collect_hosts
+from kafka.errors import KafkaError, KafkaTimeoutError
+from kafka.net.compat import KafkaNetClient
+from kafka.net.manager import KafkaConnectionManager
+from kafka.net.selector import NetworkSelector
+from kafka.util import ensure_valid_topic_name
 
 from consumer_service.settings import KafkaSettings
 

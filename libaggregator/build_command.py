@@ -11,7 +11,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from setuptools.command.build_py import build_py  # type: ignore[import-untyped]
+from setuptools.command.build_py import build_py
 
 
 class BuildWithFacts(build_py):  # type: ignore[misc]

@@ -6,17 +6,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import structlog
-from kafka import KafkaConsumer, TopicPartition  # type: ignore[import-untyped]
-from kafka.consumer.fetcher import ConsumerRecord  # type: ignore[import-untyped]
-from kafka.coordinator.assignors.range import RangePartitionAssignor  # type: ignore[import-untyped]
-from kafka.coordinator.base import MemberState  # type: ignore[import-untyped]
-from kafka.errors import (  # type: ignore[import-untyped]
+from kafka import KafkaConsumer, TopicPartition
+from kafka.consumer.fetcher import ConsumerRecord
+from kafka.coordinator.assignors.range import RangePartitionAssignor
+from kafka.coordinator.base import MemberState
+from kafka.errors import (
     CommitFailedError,
     RebalanceInProgressError,
     RetriableError,
 )
-from kafka.future import Future  # type: ignore[import-untyped]
-from kafka.structs import OffsetAndMetadata  # type: ignore[import-untyped]
+from kafka.future import Future
+from kafka.structs import OffsetAndMetadata
 
 from consumer_service.dead_letters import DeadLetterProducer
 from consumer_service.kafka_client import (
