@@ -12,8 +12,8 @@ from libaggregator.settings import LoggingSettings
 
 # Clients that report every retry of an outage as an error, ten times a second; this program reports it once.
 _TALKATIVE = ("kafka", "waitress.queue")
-# Those whose lines for debugging hold what is sent and received: payloads, and passwords when they log in.
-_TELLTALE = ("peewee",)
+# Libraries whose lines for debugging hold what they send: payloads, and the password when a client logs in.
+_TELLTALE = ("kafka", "peewee")
 
 
 def configure(settings: LoggingSettings) -> None:
@@ -41,10 +41,11 @@ def configure(settings: LoggingSettings) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(settings.level.upper())
-    for name in _TALKATIVE:
-        logging.getLogger(name).setLevel(logging.INFO if settings.level == "debug" else logging.CRITICAL)
     for name in _TELLTALE:
-        logging.getLogger(name).setLevel(logging.INFO)
+        logging.getLogger(name).setLevel(max(logging.INFO, root.level))
+    if settings.level != "debug":
+        for name in _TALKATIVE:
+            logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 def _rendering(settings: LoggingSettings) -> list[structlog.typing.Processor]:

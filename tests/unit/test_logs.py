@@ -105,6 +105,12 @@ def test_with_level_debug_they_are_heard(capsys: pytest.CaptureFixture[str]) -> 
     assert [event["event"] for event in events(capsys)] == ["details"]
 
 
+def test_no_library_is_heard_below_the_level(capsys: pytest.CaptureFixture[str]) -> None:
+    in_json("error")
+    logging.getLogger("peewee.migrations").info("up: 0001")
+    assert events(capsys) == []
+
+
 @pytest.mark.parametrize("name", ["kafka.protocol.parser", "peewee"])
 def test_what_libraries_send_and_receive_is_never_logged(capsys: pytest.CaptureFixture[str], name: str) -> None:
     """Kafka's client would log the password with which it logs in."""
