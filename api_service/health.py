@@ -7,7 +7,7 @@ import structlog
 from peewee import Database
 
 from libaggregator.storage.faults import DATABASE_ERRORS, describe
-from libaggregator.storage.schema import check_schema
+from libaggregator.storage.schema import require_schema
 
 _PAUSE_SECONDS = 1.0
 _PATIENCE_SECONDS = 5.0
@@ -55,10 +55,8 @@ class DatabaseWatch:
             if self.schema_is_ours:
                 self._database.execute_sql("SELECT 1").fetchall()
             else:
-                pending = check_schema(self._database)
+                require_schema(self._database)
                 self.schema_is_ours = True
-                if pending:
-                    log.warning("steps are missing in the schema, run `aggregator-consumer migrate`", missing=pending)
         except DATABASE_ERRORS as error:
             self._database.close()
             return describe(error)

@@ -1,12 +1,10 @@
 """Puts the parts of the API together, starts it and ends it."""
 
-import signal
 import time
 from functools import partial
 
 import psycopg2.extensions
 import structlog
-from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
 
 from api_service.app import Application, create_app
 from api_service.database import Reader
@@ -17,6 +15,8 @@ from api_service.server import DrainingServer
 from api_service.settings import ApiProcessSettings, ApiSettings
 from libaggregator.admin import Health, Heartbeat, open_admin_port, port_error
 from libaggregator.build import build_facts
+from libaggregator.commands import on_first_signal
+from libaggregator.metrics import process_registry
 from libaggregator.storage.connections import open_reader
 
 _HEARTBEAT_PATIENCE_SECONDS = 30.0
@@ -32,9 +32,7 @@ def serve_until_stopped(settings: ApiProcessSettings) -> None:
     SettingsError or SchemaError if it can't begin with these settings or this database.
     """
     psycopg2.extensions.set_wait_callback(limited_wait(settings.database))
-    registry = CollectorRegistry()
-    ProcessCollector(registry=registry)
-    PlatformCollector(registry=registry)
+    registry = process_registry()
     build = build_facts()
     metrics = ApiMetrics(registry, build)
     reader = Reader(
@@ -43,8 +41,7 @@ def serve_until_stopped(settings: ApiProcessSettings) -> None:
     watch = DatabaseWatch(open_reader(settings.database, "aggregator-api health"))
     heartbeat = Heartbeat(_HEARTBEAT_PATIENCE_SECONDS)
     server = _open_server(create_app(settings.api, reader, metrics, build), settings.api, heartbeat)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, partial(_on_signal, server))
+    on_first_signal(server.request_stop)
     health = Health(
         live={"loop": heartbeat.check},
         ready={"database": watch.check, "listening": server.check_listening, "stopping": server.check_stopping},
@@ -84,9 +81,3 @@ def _wait_for_schema(watch: DatabaseWatch, server: DrainingServer, heartbeat: He
             return True
         time.sleep(_LOOK_SECONDS)
     return False
-
-
-def _on_signal(server: DrainingServer, number: int, frame: object) -> None:
-    for again in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(again, signal.SIG_DFL)
-    server.request_stop()

@@ -18,7 +18,7 @@ from kafka import KafkaProducer
 
 from examples.demo.broker import EmbeddedBroker
 from examples.demo.generator import Cluster, Fleet
-from tests.support.ports import free_port
+from examples.demo.ports import free_port
 from tests.support.processes import Processes
 
 TOPIC = "ccx.ocp.results"

@@ -1,7 +1,5 @@
 """The command `aggregator-consumer`."""
 
-import signal
-from functools import partial
 from pathlib import Path
 from threading import Event
 
@@ -9,7 +7,16 @@ import click
 
 from consumer_service.settings import ConsumerProcessSettings
 from libaggregator import logs
-from libaggregator.commands import config_option, load_or_exit, needing_extra, print_health, print_settings, refuse
+from libaggregator.build import DISTRIBUTION
+from libaggregator.commands import (
+    config_option,
+    load_or_exit,
+    needing_extra,
+    on_first_signal,
+    print_health,
+    print_settings,
+    refuse,
+)
 from libaggregator.settings import SettingsError
 from libaggregator.storage.connections import open_writer
 from libaggregator.storage.faults import DATABASE_ERRORS, describe
@@ -18,7 +25,7 @@ from libaggregator.storage.schema import migrate as migrate_database
 
 
 @click.group()
-@click.version_option(package_name="insights-results-aggregator")
+@click.version_option(package_name=DISTRIBUTION)
 def main() -> None:
     """Store the rule engine's results of clusters, as they come, in a SQL database."""
 
@@ -32,8 +39,7 @@ def run(config_file: Path | None) -> None:
     settings = load_or_exit(ConsumerProcessSettings, config_file).settings
     logs.configure(settings.logging)
     stop = Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, partial(_stop, stop))
+    on_first_signal(stop.set)
     try:
         run_until_stopped(settings, stop)
     except SettingsError as error:
@@ -73,13 +79,6 @@ def health(config_file: Path | None, live: bool) -> None:
 def config(config_file: Path | None) -> None:
     """Print the settings in force and where each came from, secrets masked."""
     print_settings(ConsumerProcessSettings, load_or_exit(ConsumerProcessSettings, config_file))
-
-
-def _stop(stop: Event, number: int, frame: object) -> None:
-    """End after the batch in hand; a second signal ends at once."""
-    stop.set()
-    for again in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(again, signal.SIG_DFL)
 
 
 if __name__ == "__main__":

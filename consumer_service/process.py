@@ -8,7 +8,6 @@ from threading import Event, Thread
 
 import structlog
 from peewee import Database
-from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
 
 from consumer_service.allowlist import read_allowlist
 from consumer_service.engines import engine_for
@@ -21,9 +20,10 @@ from consumer_service.writer import Writer
 from libaggregator.admin import Health, Heartbeat, open_admin_port
 from libaggregator.clock import utc_now
 from libaggregator.messages import Limits
+from libaggregator.metrics import process_registry
 from libaggregator.storage.connections import open_writer
 from libaggregator.storage.faults import DATABASE_ERRORS, describe
-from libaggregator.storage.schema import check_schema
+from libaggregator.storage.schema import require_schema
 
 _RETRY_SECONDS = 1.0
 
@@ -36,9 +36,7 @@ def run_until_stopped(settings: ConsumerProcessSettings, stop: Event) -> None:
     Raises SettingsError or SchemaError if it can't begin with these settings or this database; while database or
     broker are away it waits.
     """
-    registry = CollectorRegistry()
-    ProcessCollector(registry=registry)
-    PlatformCollector(registry=registry)
+    registry = process_registry()
     metrics = ConsumerMetrics(registry)
     outages = Outages(metrics)
     heartbeat = Heartbeat(settings.kafka.max_poll_interval)
@@ -98,7 +96,7 @@ def _wait_for_schema(database: Database, outages: Outages, heartbeat: Heartbeat,
     """Return True as soon as the database is there with a schema that can be used, False if told to stop."""
     while True:
         try:
-            pending = check_schema(database)
+            require_schema(database)
             break
         except DATABASE_ERRORS as error:
             outages.began("database", describe(error))
@@ -107,8 +105,6 @@ def _wait_for_schema(database: Database, outages: Outages, heartbeat: Heartbeat,
         if stop.wait(_RETRY_SECONDS):
             return False
     outages.ended("database")
-    if pending:
-        log.warning("steps are missing in the schema, run `aggregator-consumer migrate`", missing=pending)
     return True
 
 

@@ -1,6 +1,7 @@
 """What the command lines of both processes have in common."""
 
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,9 +11,12 @@ from typing import NoReturn, TypeVar
 import click
 
 from libaggregator import admin
+from libaggregator.build import DISTRIBUTION
 from libaggregator.settings import Loaded, SettingsError, load, options_of, shown
 
 T = TypeVar("T")
+
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 BAD_SETTING = 2
 """Exit status of a start that a setting or the schema of the database forbids."""
@@ -46,7 +50,19 @@ def needing_extra(extra: str) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        refuse(f"{error.name} is missing, install the extra: pip install 'insights-results-aggregator[{extra}]'")
+        refuse(f"{error.name} is missing, install the extra: pip install '{DISTRIBUTION}[{extra}]'")
+
+
+def on_first_signal(stop: Callable[[], None]) -> None:
+    """Call `stop` at the first SIGTERM or SIGINT from here on; a second one ends the process at once."""
+
+    def handle(number: int, frame: object) -> None:
+        for again in _STOP_SIGNALS:
+            signal.signal(again, signal.SIG_DFL)
+        stop()
+
+    for number in _STOP_SIGNALS:
+        signal.signal(number, handle)
 
 
 def print_settings(settings_class: type[T], loaded: Loaded[T]) -> None:

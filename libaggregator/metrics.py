@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, PlatformCollector, ProcessCollector
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,3 +31,11 @@ class Metric:
     def histogram(self, registry: CollectorRegistry) -> Histogram:
         """Make the histogram of this declaration."""
         return Histogram(self.name, self.description, self.labels, buckets=self.buckets, registry=registry)
+
+
+def process_registry() -> CollectorRegistry:
+    """Return a registry that has what Prometheus knows of any process: `process_*` and `python_info`."""
+    registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
+    PlatformCollector(registry=registry)
+    return registry

@@ -252,7 +252,10 @@ class KafkaSource:
             self._assigned = assigned
 
     def _find_problem(self, connection: _Connection) -> str | None:
-        """Return why there may have been no records; the client waits for a broker without a word."""
+        """Return why there may have been no records; the client waits for a broker without a word.
+
+        If the topic is gone, the connection is given up: the next one joins the group when the topic is there again.
+        """
         if problem := self._broker_problem(connection.client) or self._coordinator_problem(connection.client):
             return problem
         if connection.client.cluster.partitions_for_topic(self._settings.topic) is None:

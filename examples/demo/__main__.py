@@ -27,6 +27,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from examples.demo.broker import EmbeddedBroker
 from examples.demo.generator import Fleet
+from examples.demo.ports import free_port
 
 FOLDER = Path(".demo")
 TOPIC = "ccx.ocp.results"
@@ -124,7 +125,7 @@ def _choose_ports() -> Ports:
     wanted = {"broker": 9092, "api": 8080, "consumer_admin": 8081, "api_admin": 8082}
     chosen: dict[str, int] = {}
     for name, port in wanted.items():
-        chosen[name] = port if _is_free(port) else _any_free_port()
+        chosen[name] = port if _is_free(port) else free_port()
         if chosen[name] != port:
             console.print(f"Port {port} is taken, {name.replace('_', ' ')} gets {chosen[name]}.")
     return Ports(**chosen)
@@ -138,12 +139,6 @@ def _is_free(port: int) -> bool:
         except OSError:
             return False
         return True
-
-
-def _any_free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _start_parts(parts: ExitStack, ports: Ports) -> None:

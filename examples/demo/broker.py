@@ -10,6 +10,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from examples.demo.ports import free_port
+
 START_TIMEOUT = 10.0
 
 
@@ -22,7 +24,7 @@ class EmbeddedBroker:
     """
 
     def __init__(self, port: int = 0, log: Path | None = None) -> None:
-        self.port = port or _free_port()
+        self.port = port or free_port()
         self._log = log
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -106,10 +108,3 @@ def _executable() -> str:
     if not os.access(program, os.X_OK):
         program.chmod(program.stat().st_mode | stat.S_IXUSR)
     return str(program)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import structlog
 from peewee import Database, PostgresqlDatabase, SqliteDatabase
 from playhouse.migrations import Runner
 
@@ -12,6 +13,8 @@ from libaggregator.storage import migrations
 from libaggregator.storage.connections import missing_file
 from libaggregator.storage.faults import DATABASE_ERRORS, describe, is_refused_for_good
 from libaggregator.storage.models import SCHEMA_VERSION, TABLES, AggregatorMigration, MigrationInfo
+
+log = structlog.get_logger(__name__)
 
 _STEPS = Path(migrations.__path__[0])
 _ADVISORY_LOCK = 0x6167_6772  # any number, the same in every version of this program
@@ -38,8 +41,14 @@ def check_schema(database: Database) -> list[str]:
         raise
 
 
+def require_schema(database: Database) -> None:
+    """Do what `check_schema` does, at the start of a process: steps that are missing are worth one warning."""
+    if pending := check_schema(database):
+        log.warning("steps are missing in the schema, run `aggregator-consumer migrate`", missing=pending)
+
+
 def _check_schema(database: Database) -> list[str]:
-    version = _version(database)
+    version = schema_version(database)
     if version is None:
         found = [table for table in _our_tables() if table in database.get_tables()]
         if found:
@@ -83,10 +92,6 @@ def schema_version(database: Database) -> int | None:
 
     Raises SchemaError if the table has not exactly one row.
     """
-    return _version(database)
-
-
-def _version(database: Database) -> int | None:
     if "migration_info" not in database.get_tables():
         return None
     rows = [row[0] for row in database.execute_sql("SELECT version FROM migration_info").fetchall()]
@@ -102,7 +107,7 @@ def _our_tables() -> list[str]:
 
 def _is_fresh(database: Database) -> bool:
     tables = database.get_tables()
-    return _version(database) in (None, 0) and not any(table in tables for table in _our_tables())
+    return schema_version(database) in (None, 0) and not any(table in tables for table in _our_tables())
 
 
 def _refuse_other_versions(version: int) -> None:

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from examples.demo.ports import free_port
 from libaggregator.settings import DatabaseSettings, Secret
 from libaggregator.storage.connections import open_writer
 from tests.support.deployment import PREFIX, fetch
-from tests.support.ports import free_port
 from tests.support.postgresql import DatabaseServer
 from tests.support.processes import Process, Processes
 from tests.support.waiting import eventually

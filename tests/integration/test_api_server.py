@@ -14,11 +14,11 @@ from typing import Any
 import psycopg2
 import pytest
 
+from examples.demo.ports import free_port
 from libaggregator.settings import DatabaseSettings, Secret
 from libaggregator.storage.connections import open_writer
 from libaggregator.storage.schema import migrate
 from tests.support.deployment import PREFIX, Answer, fetch
-from tests.support.ports import free_port
 from tests.support.postgresql import PostgresqlServer
 from tests.support.processes import Process, Processes
 from tests.support.waiting import eventually

@@ -20,13 +20,13 @@ import psycopg2
 import pytest
 from peewee import Database
 
+from examples.demo.ports import free_port
 from libaggregator.admin import ask
 from libaggregator.settings import DatabaseSettings, Secret
 from libaggregator.storage.connections import open_writer
 from libaggregator.storage.schema import check_schema, migrate
 from tests.support.brokers import EmbeddedTestBroker
 from tests.support.messages import CLUSTERS, HitSpec, payload
-from tests.support.ports import free_port
 from tests.support.processes import REPOSITORY, Process, Processes
 from tests.support.topics import fresh_name
 from tests.support.waiting import eventually

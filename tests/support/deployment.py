@@ -12,11 +12,11 @@ from typing import Any
 import psycopg2
 from peewee import Database
 
+from examples.demo.ports import free_port
 from libaggregator.settings import DatabaseSettings, Secret
 from libaggregator.storage.connections import open_writer
 from tests.support.brokers import EmbeddedTestBroker
 from tests.support.kafka import ApacheKafka
-from tests.support.ports import free_port
 from tests.support.processes import Process, Processes
 from tests.support.topics import fresh_name
 from tests.support.waiting import eventually

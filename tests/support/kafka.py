@@ -11,7 +11,7 @@ import time
 import uuid
 from pathlib import Path
 
-from tests.support.ports import free_port
+from examples.demo.ports import free_port
 from tests.support.processes import REPOSITORY
 from tests.support.topics import Topics
 

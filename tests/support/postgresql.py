@@ -18,7 +18,7 @@ from urllib.parse import urlsplit, urlunsplit
 import psutil
 import psycopg2
 
-from tests.support.ports import free_port
+from examples.demo.ports import free_port
 from tests.support.waiting import eventually
 
 SERVER_VARIABLE = "AGGREGATOR_TEST_POSTGRESQL"

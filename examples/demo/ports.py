@@ -1,4 +1,4 @@
-"""Free ports."""
+"""Free ports of this machine."""
 
 import socket
 
@@ -7,5 +7,4 @@ def free_port() -> int:
     """Return a TCP port of 127.0.0.1 that nothing listens on at the moment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+        return int(probe.getsockname()[1])
