@@ -51,8 +51,7 @@ def create_app(
 
     `clock` returns naive UTC. Raises SettingsError if the prefix can't be one.
     """
-    if not _PREFIX.fullmatch(settings.prefix):
-        raise SettingsError([f"api.prefix: expected a path like '/api/v1/', got {settings.prefix!r}"])
+    check_prefix(settings)
     resources = resources_of(settings, reader, metrics, build, clock)
     endpoints = [OpenApi.endpoint, *(resource.endpoint for resource in resources)]
     document = openapi.document(endpoints, settings.prefix, build.version, settings.auth != "none")
@@ -72,6 +71,12 @@ def create_app(
     return app
 
 
+def check_prefix(settings: ApiSettings) -> None:
+    """Raise SettingsError if `api.prefix` can't be a prefix."""
+    if not _PREFIX.fullmatch(settings.prefix):
+        raise SettingsError([f"api.prefix: expected a path like '/api/v1/', got {settings.prefix!r}"])
+
+
 def resources_of(
     settings: ApiSettings,
     reader: Reader,
@@ -83,7 +88,7 @@ def resources_of(
     return (
         Main(),
         ServiceInfo(build, SCHEMA_VERSION),
-        Metrics(metrics.registry),
+        Metrics(metrics.shown),
         Organizations(reader),
         ClustersOfOrganization(reader, settings.org_overview_limit_hours, clock),
         ClusterReport(reader),

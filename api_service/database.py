@@ -11,8 +11,10 @@ from functools import cached_property
 from typing import Any
 
 from peewee import Database, SqliteDatabase
+from prometheus_client import Gauge
 
 from api_service.deadline import NoAnswerError
+from api_service.metrics import ApiMetrics
 from api_service.times import without_zeros
 from libaggregator.storage.faults import DATABASE_ERRORS, Fault, describe, fault_of, sqlstate_of
 
@@ -78,15 +80,13 @@ class Reader:
     """Runs statements; can be used by any number of threads, each of which gets a connection of its own.
 
     `open_database` returns a database that is not connected yet, `prepare` is whether statements are prepared on
-    PostgreSQL, `count_fault` is told of each statement that failed.
+    PostgreSQL. `metrics` count the connections, and the statements that failed.
     """
 
-    def __init__(
-        self, open_database: Callable[[], Database], prepare: bool, count_fault: Callable[[Fault], None]
-    ) -> None:
+    def __init__(self, open_database: Callable[[], Database], prepare: bool, metrics: ApiMetrics) -> None:
         self._open_database = open_database
         self._prepare = prepare
-        self._count_fault = count_fault
+        self._metrics = metrics
         self._local = threading.local()
 
     def read(self, statement: Statement, **values: Value) -> Rows:
@@ -96,38 +96,43 @@ class Reader:
         busy or in conflict, and the driver's error for a fault of the statement.
         """
         session = self._session()
-        was_open = session.is_open
         try:
-            try:
-                return session.run(statement, values, self._prepare)
-            except DATABASE_ERRORS as error:
-                waited_already = isinstance(getattr(error, "orig", error), NoAnswerError)
-                worth_it = (was_open and not waited_already) or sqlstate_of(error) in _PREPARED_STATES
-                if not (session.close_if_broken(error) and worth_it):
-                    raise
-                # not prepared: whatever stands between us and the server may not keep what is prepared
-                return session.run(statement, values, prepare=False)
+            with self._metrics.database_connections_in_use.track_inprogress():
+                return self._run(session, statement, values)
         except DATABASE_ERRORS as error:
             session.close_if_broken(error)
             fault = fault_of(error)
-            self._count_fault(fault)
+            self._metrics.count_fault(fault)
             if fault is Fault.OUTAGE:
                 raise OutageError(describe(error)) from error
             raise
+
+    def _run(self, session: "_Session", statement: Statement, values: Mapping[str, Value]) -> Rows:
+        was_open = session.is_open
+        try:
+            return session.run(statement, values, self._prepare)
+        except DATABASE_ERRORS as error:
+            waited_already = isinstance(getattr(error, "orig", error), NoAnswerError)
+            worth_it = (was_open and not waited_already) or sqlstate_of(error) in _PREPARED_STATES
+            if not (session.close_if_broken(error) and worth_it):
+                raise
+            # not prepared: whatever stands between us and the server may not keep what is prepared
+            return session.run(statement, values, prepare=False)
 
     def _session(self) -> "_Session":
         session: _Session | None = getattr(self._local, "session", None)
         if session is None:
             # a database each: one lock of peewee's is held while a connection is made, for all threads of a database
-            session = self._local.session = _Session(self._open_database())
+            session = self._local.session = _Session(self._open_database(), self._metrics.database_connections)
         return session
 
 
 class _Session:
-    """The connection of one thread, and what is prepared on it."""
+    """The connection of one thread, and what is prepared on it; `connections` is the number of open ones."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, connections: Gauge) -> None:
         self._database = database
+        self._connections = connections
         self._on_sqlite = isinstance(database, SqliteDatabase)
         self._prepared: set[str] = set()
 
@@ -136,7 +141,9 @@ class _Session:
         return not self._database.is_closed()
 
     def run(self, statement: Statement, values: Mapping[str, Value], prepare: bool) -> Rows:
-        self._database.connect(reuse_if_open=True)
+        if not self.is_open:
+            self._database.connect()
+            self._connections.inc()
         if self._on_sqlite:
             return self._rows(statement.for_sqlite, {name: _for_sqlite(value) for name, value in values.items()})
         bound = {name: _for_postgresql(value) for name, value in values.items()}
@@ -152,6 +159,7 @@ class _Session:
         broken = self.is_open and self._is_broken(error)
         if broken:
             self._database.close()
+            self._connections.dec()
             self._prepared.clear()
         return broken
 

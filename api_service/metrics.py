@@ -27,21 +27,45 @@ DATABASE_ERRORS = Metric(
     "Statements that failed; `fault` is `outage` (answered with 503), or `statement` or `values` (a bug, 500).",
     ("fault",),
 )
+QUEUED_REQUESTS = Metric(
+    "gauge", "aggregator_api_queued_requests", "Requests that have come and wait for a free thread."
+)
+DATABASE_CONNECTIONS = Metric(
+    "gauge", "aggregator_api_database_connections", "Open connections to the database; each thread has at most one."
+)
+DATABASE_CONNECTIONS_IN_USE = Metric(
+    "gauge", "aggregator_api_database_connections_in_use", "Connections on which a statement is running."
+)
 BUILD_INFO = Metric(
     "gauge",
     "aggregator_api_build_info",
     "Always 1; the labels say what is running.",
     ("version", "branch", "commit"),
+    across="livemax",
 )
 
-METRICS: tuple[Metric, ...] = (REQUESTS, REQUEST_SECONDS, DATABASE_ERRORS, BUILD_INFO)
+METRICS: tuple[Metric, ...] = (
+    REQUESTS,
+    REQUEST_SECONDS,
+    QUEUED_REQUESTS,
+    DATABASE_CONNECTIONS,
+    DATABASE_CONNECTIONS_IN_USE,
+    DATABASE_ERRORS,
+    BUILD_INFO,
+)
 
 
 class ApiMetrics:
-    """The metrics of one API process, in `registry`."""
+    """The metrics of one API process, in `registry`.
 
-    def __init__(self, registry: CollectorRegistry, build: BuildFacts) -> None:
-        self.registry = registry
+    `registry` is also what is shown, unless the process is one of several workers and shows the metrics of all.
+    """
+
+    def __init__(self, registry: CollectorRegistry, build: BuildFacts, shown: CollectorRegistry | None = None) -> None:
+        self.shown = shown or registry
+        self.queued_requests = QUEUED_REQUESTS.gauge(registry)
+        self.database_connections = DATABASE_CONNECTIONS.gauge(registry)
+        self.database_connections_in_use = DATABASE_CONNECTIONS_IN_USE.gauge(registry)
         self._requests = REQUESTS.counter(registry)
         self._request_seconds = REQUEST_SECONDS.histogram(registry)
         self._database_errors = DATABASE_ERRORS.counter(registry)

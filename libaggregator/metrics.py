@@ -12,13 +12,17 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Plat
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One metric: its name with unit, what it tells, its labels, and the buckets of a histogram."""
+    """One metric: its name with unit, what it tells, its labels, and the buckets of a histogram.
+
+    `across` is what is shown of a gauge where several worker processes have it: the sum or the largest of the living.
+    """
 
     kind: Literal["counter", "gauge", "histogram"]
     name: str
     description: str
     labels: Sequence[str] = ()
     buckets: Sequence[float] = Histogram.DEFAULT_BUCKETS
+    across: Literal["livesum", "livemax"] = "livesum"
 
     def counter(self, registry: CollectorRegistry) -> Counter:
         """Make the counter of this declaration."""
@@ -26,7 +30,7 @@ class Metric:
 
     def gauge(self, registry: CollectorRegistry) -> Gauge:
         """Make the gauge of this declaration."""
-        return Gauge(self.name, self.description, self.labels, registry=registry)
+        return Gauge(self.name, self.description, self.labels, registry=registry, multiprocess_mode=self.across)
 
     def histogram(self, registry: CollectorRegistry) -> Histogram:
         """Make the histogram of this declaration."""

@@ -7,9 +7,12 @@ from typing import Any
 import peewee
 import pytest
 from peewee import Database
+from prometheus_client import CollectorRegistry
 
 from api_service import queries
 from api_service.database import OutageError, Reader, Statement
+from api_service.metrics import ApiMetrics
+from libaggregator.build import BuildFacts
 from libaggregator.settings import DatabaseSettings, Secret
 from libaggregator.storage.connections import open_reader, open_writer
 from libaggregator.storage.faults import Fault
@@ -22,14 +25,27 @@ BACKEND = Statement("backend", "SELECT pg_backend_pid()", {})
 PREPARED = Statement("prepared", "SELECT name FROM pg_prepared_statements ORDER BY name", {})
 
 
+class RecordingMetrics(ApiMetrics):
+    """Keeps the faults that it is told of."""
+
+    def __init__(self) -> None:
+        super().__init__(CollectorRegistry(), BuildFacts())
+        self.faults: list[Fault] = []
+
+    def count_fault(self, fault: Fault) -> None:
+        """Keep it."""
+        self.faults.append(fault)
+
+
 class Bench:
     """A migrated database with one report, a writer on it, and a reader whose connections can be tampered with."""
 
     def __init__(self, url: str, prepare: bool = True, **settings: Any) -> None:
         self.settings = DatabaseSettings(url=Secret(url), **settings)
-        self.faults: list[Fault] = []
+        self.metrics = RecordingMetrics()
+        self.faults = self.metrics.faults
         self.opened: list[Database] = []
-        self.reader = Reader(self._open, prepare, self.faults.append)
+        self.reader = Reader(self._open, prepare, self.metrics)
         self.writer = open_writer(DatabaseSettings(url=Secret(url)), "tests")
         migrate(self.writer)
         self.writer.execute_sql(

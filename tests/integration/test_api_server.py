@@ -81,6 +81,7 @@ class Api:
 
 
 StartApi = Callable[..., Api]
+SERVERS = ["waitress", "granian"]
 
 
 @pytest.fixture
@@ -109,13 +110,20 @@ REPORT = (
 )
 
 
-@pytest.fixture(scope="module")
-def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
-    """Yield a running API for tests that leave it as it was, with identities and one report."""
+@pytest.fixture(params=SERVERS)
+def server(request: pytest.FixtureRequest) -> str:
+    """Return the name of each HTTP server in turn, for tests of what depends on it."""
+    return str(request.param)
+
+
+@pytest.fixture(scope="module", params=SERVERS)
+def api(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
+    """Yield a running API for tests that leave it as it was, on each server, with identities and one report."""
     folder = tmp_path_factory.mktemp("api")
     url = _fill(f"sqlite:///{folder}/aggregator.db", REPORT)
     processes = Processes(folder)
-    settings = {"API__AUTH": "xrh", "API__MAX_BODY_BYTES": "1500000", "LOGGING__FORMAT": "json"}
+    settings = {"API__SERVER": request.param, "API__AUTH": "xrh", "LOGGING__FORMAT": "json"}
+    settings |= {"API__MAX_BODY_BYTES": "1500000", "API__IDLE_TIMEOUT": "20"}
     yield Api(processes, url, **settings).wait_until_it_listens()
     processes.kill_all()
 
@@ -159,7 +167,6 @@ def test_a_body_without_content_is_absent(api: Api, header: str, body: bytes) ->
         f"/{PREFIX}info",
         f"//x{PREFIX}info",
         f"/%2f{PREFIX}info",
-        f"%2F{PREFIX}info",
         f"http://x/{PREFIX}info",
         f"{PREFIX}info//",
         f"{PREFIX}/info",
@@ -171,6 +178,10 @@ def test_a_body_without_content_is_absent(api: Api, header: str, body: bytes) ->
 def test_an_empty_segment_makes_a_path_unknown_wherever_it_is(api: Api, target: str) -> None:
     answer = api.send(_request("GET", target, f"X-Rh-Identity: {IDENTITY}"))
     assert (answer.status, answer.headers["Content-Type"]) == (404, "text/plain; charset=utf-8")
+
+
+def test_a_target_that_does_not_begin_with_a_slash_is_not_answered(api: Api) -> None:
+    assert api.send(_request("GET", f"%2F{PREFIX}info", f"X-Rh-Identity: {IDENTITY}")).status in {400, 404}
 
 
 @pytest.mark.parametrize(
@@ -242,6 +253,12 @@ def test_a_body_of_1_mib_works_and_one_above_the_limit_does_not(api: Api) -> Non
     assert api.send(_asked("POST", path, length(len(most) + 1))).status == 413
 
 
+def test_a_chunked_body_above_the_limit_is_refused(api: Api) -> None:
+    body = b"%x\r\n%b\r\n" % (1_500_001, b" " * 1_500_001) + b"0\r\n\r\n"
+    answer = api.send(_asked("POST", "organizations/1/clusters/reports", "Transfer-Encoding: chunked", body=body))
+    assert answer.status == 413
+
+
 def test_headers_above_the_limit_are_refused_by_the_server(api: Api) -> None:
     answer = api.send(_asked("GET", "info", f"X-Long: {'x' * 300_000}"))
     assert answer.status == 431
@@ -253,6 +270,16 @@ def test_clients_that_never_finish_their_request_hold_no_thread(api: Api) -> Non
         for _ in range(20):
             client = clients.enter_context(socket.create_connection(("127.0.0.1", api.port), timeout=10))
             client.sendall(_asked("GET", "info")[:40])
+        assert api.send(_asked("GET", "info")).status == 200
+
+
+def test_clients_that_send_their_body_slowly_hold_no_thread(api: Api) -> None:
+    with contextlib.ExitStack() as clients:
+        for _ in range(20):
+            client = clients.enter_context(socket.create_connection(("127.0.0.1", api.port), timeout=10))
+            client.sendall(
+                _asked("POST", "organizations/1/clusters/reports", "Content-Length: 100", body=b'{"clusters"')
+            )
         assert api.send(_asked("GET", "info")).status == 200
 
 
@@ -492,9 +519,9 @@ def _execute(url: str, *statements: str) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_requests_that_were_accepted_are_answered_before_the_end(
-    start_api: StartApi, postgresql_url: str, number: int
+    start_api: StartApi, server: str, postgresql_url: str, number: int
 ) -> None:
-    api = start_api(_fill(postgresql_url, REPORT), API__THREADS="2").wait_until_it_listens()
+    api = start_api(_fill(postgresql_url, REPORT), API__SERVER=server, API__THREADS="2").wait_until_it_listens()
     with _slow_requests(postgresql_url) as wait_for:
         slow = [api.begin("organizations") for _ in range(5)]
         wait_for(2)
@@ -512,8 +539,10 @@ def test_requests_that_were_accepted_are_answered_before_the_end(
     assert "cut off" not in api.process.output
 
 
-def test_before_the_port_is_closed_requests_are_answered_for_a_while(start_api: StartApi, sqlite_url: str) -> None:
-    api = start_api(_fill(sqlite_url, REPORT), API__SHUTDOWN_DELAY="60").wait_until_it_listens()
+def test_before_the_port_is_closed_requests_are_answered_for_a_while(
+    start_api: StartApi, server: str, sqlite_url: str
+) -> None:
+    api = start_api(_fill(sqlite_url, REPORT), API__SERVER=server, API__SHUTDOWN_DELAY="60").wait_until_it_listens()
     api.process.signal(signal.SIGTERM)
     eventually(lambda: api.readiness().status == 503, 10, "an end of readiness")
     assert api.get("organizations").status == 200
@@ -521,13 +550,15 @@ def test_before_the_port_is_closed_requests_are_answered_for_a_while(start_api: 
     assert api.process.wait_exit() == -signal.SIGTERM
 
 
-def test_a_short_delay_ends_by_itself(start_api: StartApi, sqlite_url: str) -> None:
-    api = start_api(_fill(sqlite_url), API__SHUTDOWN_DELAY="0.2").wait_until_it_listens()
+def test_a_short_delay_ends_by_itself(start_api: StartApi, server: str, sqlite_url: str) -> None:
+    api = start_api(_fill(sqlite_url), API__SERVER=server, API__SHUTDOWN_DELAY="0.2").wait_until_it_listens()
     assert api.process.stop(timeout=10) == 0
 
 
-def test_a_request_that_takes_too_long_does_not_hold_up_the_end(start_api: StartApi, postgresql_url: str) -> None:
-    api = start_api(_fill(postgresql_url), API__SHUTDOWN_TIMEOUT="0.2").wait_until_it_listens()
+def test_a_request_that_takes_too_long_does_not_hold_up_the_end(
+    start_api: StartApi, server: str, postgresql_url: str
+) -> None:
+    api = start_api(_fill(postgresql_url), API__SERVER=server, API__SHUTDOWN_TIMEOUT="0.2").wait_until_it_listens()
     with _slow_requests(postgresql_url) as wait_for:
         slow = api.begin("organizations")
         wait_for(1)
@@ -536,8 +567,8 @@ def test_a_request_that_takes_too_long_does_not_hold_up_the_end(start_api: Start
     assert "requests were cut off" in api.process.output
 
 
-def test_a_second_signal_ends_at_once(start_api: StartApi, postgresql_url: str) -> None:
-    api = start_api(_fill(postgresql_url)).wait_until_it_listens()
+def test_a_second_signal_ends_at_once(start_api: StartApi, server: str, postgresql_url: str) -> None:
+    api = start_api(_fill(postgresql_url), API__SERVER=server).wait_until_it_listens()
     with _slow_requests(postgresql_url) as wait_for:
         slow = api.begin("organizations")
         wait_for(1)
@@ -548,8 +579,8 @@ def test_a_second_signal_ends_at_once(start_api: StartApi, postgresql_url: str) 
         slow.close()
 
 
-def test_idle_connections_do_not_hold_up_the_end(start_api: StartApi, sqlite_url: str) -> None:
-    api = start_api(_fill(sqlite_url)).wait_until_it_listens()
+def test_idle_connections_do_not_hold_up_the_end(start_api: StartApi, server: str, sqlite_url: str) -> None:
+    api = start_api(_fill(sqlite_url), API__SERVER=server).wait_until_it_listens()
     kept = [api.begin("organizations") for _ in range(3)]
     assert [connection.getresponse().read() for connection in kept] == [b'{"organizations":[],"status":"ok"}'] * 3
     silent = socket.create_connection(("127.0.0.1", api.port), timeout=5)
@@ -560,12 +591,77 @@ def test_idle_connections_do_not_hold_up_the_end(start_api: StartApi, sqlite_url
         connection.close()
 
 
-def test_more_requests_than_threads_wait_and_are_served(start_api: StartApi, postgresql_url: str) -> None:
-    api = start_api(_fill(postgresql_url, REPORT), API__THREADS="2").wait_until_it_listens()
+def test_more_requests_than_threads_wait_and_are_served(start_api: StartApi, server: str, postgresql_url: str) -> None:
+    api = start_api(_fill(postgresql_url, REPORT), API__SERVER=server, API__THREADS="2").wait_until_it_listens()
     with _slow_requests(postgresql_url) as wait_for:
         slow = [api.begin("organizations") for _ in range(30)]
         wait_for(2)
     assert [connection.getresponse().status for connection in slow] == [200] * 30
+    for connection in slow:
+        connection.close()
+
+
+# clients that are silent, slow or too many
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"",
+        b"GET /x HTTP/1.1\r\nHost",
+        _request("GET", "/x").replace(b"Connection: close\r\n", b""),
+        _asked("POST", "organizations/1/clusters/reports", "Content-Length: 100", body=b"["),
+    ],
+    ids=["nothing", "half a head", "one request", "half a body"],
+)
+def test_a_connection_that_is_silent_is_closed(start_api: StartApi, sqlite_url: str, server: str, sent: bytes) -> None:
+    api = start_api(_fill(sqlite_url), API__SERVER=server, API__IDLE_TIMEOUT="1").wait_until_it_listens()
+    with socket.create_connection(("127.0.0.1", api.port), timeout=30) as client:
+        client.sendall(sent)
+        while client.recv(65536):
+            pass
+
+
+def test_silent_connections_keep_nobody_out(start_api: StartApi, sqlite_url: str, server: str) -> None:
+    api = start_api(_fill(sqlite_url), API__SERVER=server).wait_until_it_listens()
+    with contextlib.ExitStack() as clients:
+        for _ in range(600):
+            clients.enter_context(socket.create_connection(("127.0.0.1", api.port), timeout=10))
+        assert api.get("organizations").status == 200
+
+
+def test_a_client_that_does_not_read_its_answer_holds_no_thread(
+    start_api: StartApi, sqlite_url: str, server: str
+) -> None:
+    huge = REPORT.replace("'{}'", "json_quote(hex(zeroblob(12000000)))")
+    api = start_api(_fill(sqlite_url, huge), API__SERVER=server, API__THREADS="1").wait_until_it_listens()
+    request = _request("GET", f"{PREFIX}organizations/1/clusters/{CLUSTER}/reports")
+    with contextlib.ExitStack() as clients:
+        for _ in range(3):
+            client = clients.enter_context(socket.create_connection(("127.0.0.1", api.port), timeout=30))
+            client.sendall(request)
+            assert client.recv(1) == b"H"
+        assert api.get("organizations").status == 200
+
+
+def test_waiting_requests_and_busy_connections_are_shown(start_api: StartApi, postgresql_url: str, server: str) -> None:
+    api = start_api(_fill(postgresql_url, REPORT), API__SERVER=server, API__THREADS="2").wait_until_it_listens()
+
+    def shown() -> dict[str, float]:
+        lines = fetch(api.admin_port, "/metrics").text.splitlines()
+        samples = dict(line.rsplit(" ", 1) for line in lines if line.startswith("aggregator_api_"))
+        names = ("queued_requests", "database_connections", "database_connections_in_use")
+        return {name: float(samples[f"aggregator_api_{name}"]) for name in names}
+
+    assert shown() == {"queued_requests": 0, "database_connections": 0, "database_connections_in_use": 0}
+    with _slow_requests(postgresql_url) as wait_for:
+        slow = [api.begin("organizations") for _ in range(5)]
+        wait_for(2)
+        busy = {"queued_requests": 3, "database_connections": 2, "database_connections_in_use": 2}
+        eventually(lambda: shown() == busy, 10, "three requests that wait")
+    assert [connection.getresponse().status for connection in slow] == [200] * 5
+    idle = {"queued_requests": 0, "database_connections": 2, "database_connections_in_use": 0}
+    eventually(lambda: shown() == idle, 10, "an end of work")
     for connection in slow:
         connection.close()
 

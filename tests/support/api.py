@@ -87,7 +87,7 @@ class ApiUnderTest:
         self.settings = ApiSettings(**settings)
         self.registry = CollectorRegistry()
         metrics = ApiMetrics(self.registry, BuildFacts(version="1.2.3"))
-        reader = Reader(lambda: open_reader(database, "tests"), prepare=True, count_fault=metrics.count_fault)
+        reader = Reader(lambda: open_reader(database, "tests"), prepare=True, metrics=metrics)
         build = BuildFacts(version="1.2.3")
         self.app = create_app(self.settings, reader, metrics, build, clock)
         self.resources = resources_of(self.settings, reader, metrics, build, clock)

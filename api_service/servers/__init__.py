@@ -1,0 +1,72 @@
+"""The HTTP servers that can answer for the application, each in one process; `workers` runs several of them."""
+
+import socket
+from collections.abc import Callable
+from typing import Protocol
+
+from api_service.app import Application
+from api_service.metrics import ApiMetrics
+from api_service.settings import ApiSettings
+from libaggregator.admin import port_error
+
+MAX_HEAD_BYTES = 262_144
+"""Bytes that the request line and the headers of a request may have together."""
+
+
+class Server(Protocol):
+    """Answers requests."""
+
+    @property
+    def stop_requested(self) -> bool:
+        """Whether it was told to stop."""
+
+    def request_stop(self) -> None:
+        """Make `run` end, or not begin; may be called from a signal handler."""
+
+    def run(self, when_listening: Callable[[], None]) -> None:
+        """Answer requests; call `when_listening` once connections are taken.
+
+        After `request_stop` wait `shutdown_delay`, listen no more, and finish what came. What is not done after
+        `shutdown_timeout` is cut off.
+        """
+
+
+OpenServer = Callable[[Application, ApiMetrics, ApiSettings, socket.socket, Callable[[], None]], Server]
+"""Makes a server of an application, its metrics, settings, the socket that holds the port, and what its loop calls
+each time that it comes round."""
+
+
+def take_port(settings: ApiSettings) -> socket.socket:
+    """Return a socket that holds `api.host` and `api.port` and does not listen yet.
+
+    Raises SettingsError if the port can't be had.
+    """
+    try:
+        return _bound_socket(settings.host, settings.port)
+    except OSError as error:
+        raise port_error("api.port", settings.host, settings.port, error) from None
+
+
+def server_of(settings: ApiSettings) -> OpenServer:
+    """Return what makes the server that `api.server` names; only that one is imported."""
+    if settings.server == "granian":
+        from api_service.servers.granian import GranianServer  # noqa: PLC0415
+
+        return GranianServer
+    from api_service.servers.waitress import WaitressServer  # noqa: PLC0415
+
+    return WaitressServer
+
+
+def _bound_socket(host: str, port: int) -> socket.socket:
+    addresses = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    # a name like `localhost` has several addresses
+    family, kind, protocol, _, address = min(addresses, key=lambda found: found[0] != socket.AF_INET)
+    bound = socket.socket(family, kind, protocol)
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(address)
+    except OSError:
+        bound.close()
+        raise
+    return bound

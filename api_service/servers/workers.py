@@ -1,0 +1,178 @@
+"""Several processes that answer requests on one port, and the part that starts, watches and ends them.
+
+Workers are started anew (`spawn`), not forked: none inherits a thread, a lock or a connection. Their metrics are
+files in a folder, from which each can tell those of all (https://prometheus.github.io/client_python/multiprocess/).
+"""
+
+import multiprocessing
+import os
+import socket
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from multiprocessing import connection
+from multiprocessing.context import SpawnContext, SpawnProcess
+from threading import Thread
+
+import structlog
+from prometheus_client import CollectorRegistry
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+
+from api_service.servers import Server
+from api_service.settings import ApiSettings
+from libaggregator.admin import Check, Heartbeat
+
+_METRICS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
+_TURN_SECONDS = 0.1
+# between two starts of a worker that ends by itself
+_RESTART_SECONDS = 1.0
+# for a worker to end after it has cut off what was not done in time
+_LAST_SECONDS = 5.0
+
+log = structlog.get_logger(__name__)
+
+
+class Pulse:
+    """What a worker shows to the process that watches it, in memory that both share."""
+
+    def __init__(self, context: SpawnContext) -> None:
+        self._last = context.Value("d", time.monotonic())
+        self._listening = context.Value("b", 0)
+
+    def beat(self) -> None:
+        """Tell that the worker's loop came round; the clock is the same for all processes."""
+        self._last.value = time.monotonic()
+
+    def listens(self) -> None:
+        """Tell that the worker takes connections."""
+        self._listening.value = 1
+
+    @property
+    def is_listening(self) -> bool:
+        """Whether the worker takes connections."""
+        return bool(self._listening.value)
+
+    @property
+    def silence(self) -> float:
+        """Seconds since the worker's loop came round."""
+        return time.monotonic() - float(self._last.value)
+
+
+Work = Callable[[socket.socket, Pulse], None]
+"""What a worker does, until it is told to stop by SIGTERM; can be pickled."""
+
+
+@dataclass
+class _Worker:
+    """A worker process, and when it was started."""
+
+    process: SpawnProcess
+    pulse: Pulse
+    started: float
+
+
+class Workers:
+    """Runs `api.workers` processes of `work` on one port, and is to its process what a server is."""
+
+    def __init__(self, work: Work, settings: ApiSettings, bound: socket.socket, heartbeat: Heartbeat) -> None:
+        self._work = work
+        self._settings = settings
+        self._socket = bound
+        self._heartbeat = heartbeat
+        self._context = multiprocessing.get_context("spawn")
+        self._workers: dict[int, _Worker] = {}
+        self._metrics_folder = tempfile.TemporaryDirectory(prefix="aggregator-api-")
+        self.stop_requested = False
+
+    def register_metrics(self, registry: CollectorRegistry) -> None:
+        """Show the metrics of all workers in `registry`."""
+        MultiProcessCollector(registry, self._metrics_folder.name)
+
+    def checks(self, patience: float) -> Mapping[str, Check]:
+        """Return a check for each worker, which fails if its loop has not come round for `patience` seconds."""
+        return {f"worker {number}": self._check(number, patience) for number in range(1, self._settings.workers + 1)}
+
+    def request_stop(self) -> None:
+        """Make `run` end, or not begin; may be called from a signal handler."""
+        self.stop_requested = True
+
+    def run(self, when_listening: Callable[[], None]) -> None:
+        """Have requests answered; after `request_stop` wait `shutdown_delay`, and let the workers end."""
+        with self._metrics_folder as folder:
+            # the library looks there when a worker imports it
+            os.environ[_METRICS_VARIABLE] = folder
+            for number in range(1, self._settings.workers + 1):
+                self._start(number)
+            self._watch_until(lambda: self.stop_requested or self._all_listen())
+            if not self.stop_requested:
+                when_listening()
+            self._watch_until(lambda: self.stop_requested)
+            end = time.monotonic() + self._settings.shutdown_delay
+            self._watch_until(lambda: time.monotonic() >= end)
+            self._end()
+
+    def _check(self, number: int, patience: float) -> Check:
+        def check() -> str | None:
+            worker = self._workers.get(number)
+            silence = worker.pulse.silence if worker else 0.0
+            return f"the loop has not come round for {silence:.0f} s" if silence > patience else None
+
+        return check
+
+    def _all_listen(self) -> bool:
+        return all(worker.pulse.is_listening for worker in self._workers.values())
+
+    def _start(self, number: int) -> None:
+        pulse = Pulse(self._context)
+        arguments = (self._socket, pulse)
+        # a process that ends in any way but `_end` takes its workers along
+        process = self._context.Process(target=self._work, args=arguments, name=f"worker {number}", daemon=True)
+        process.start()
+        self._workers[number] = _Worker(process, pulse, time.monotonic())
+
+    def _watch_until(self, done: Callable[[], bool]) -> None:
+        """Start workers again that end by themselves."""
+        while not done():
+            self._heartbeat.beat()
+            time.sleep(_TURN_SECONDS)
+            for number, worker in list(self._workers.items()):
+                may_start = time.monotonic() > worker.started + _RESTART_SECONDS
+                if worker.process.exitcode is not None and may_start and not self.stop_requested:
+                    log.error("a worker ended by itself", worker=number, exit_code=worker.process.exitcode)
+                    mark_process_dead(worker.process.pid, self._metrics_folder.name)
+                    self._start(number)
+
+    def _end(self) -> None:
+        # with this one open, connections would still be taken after the last worker has closed its own
+        self._socket.close()
+        processes = [worker.process for worker in self._workers.values()]
+        for process in processes:
+            process.terminate()
+        deadline = time.monotonic() + self._settings.shutdown_timeout + _LAST_SECONDS
+        while any(process.is_alive() for process in processes) and time.monotonic() < deadline:
+            self._heartbeat.beat()
+            time.sleep(_TURN_SECONDS)
+        for process in processes:
+            process.kill()
+            process.join()
+
+
+def all_metrics() -> CollectorRegistry:
+    """Return a registry that shows the metrics of all workers, for one of them."""
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry)
+    return registry
+
+
+def stop_without_parent(server: Server) -> None:
+    """Tell a server to stop if the process that started this one is gone."""
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        raise RuntimeError("not a worker")
+
+    def watch() -> None:
+        connection.wait([parent.sentinel])
+        server.request_stop()
+
+    Thread(target=watch, name="parent-watch", daemon=True).start()
