@@ -11,10 +11,11 @@ from api_service.database import Reader
 from api_service.deadline import limited_wait
 from api_service.health import DatabaseWatch
 from api_service.metrics import ApiMetrics
+from api_service.resources.docs import find_swagger_ui
 from api_service.server import DrainingServer
 from api_service.settings import ApiProcessSettings, ApiSettings
 from libaggregator.admin import Health, Heartbeat, open_admin_port, port_error
-from libaggregator.build import build_facts
+from libaggregator.build import DISTRIBUTION, build_facts
 from libaggregator.commands import on_first_signal
 from libaggregator.metrics import process_registry
 from libaggregator.storage.connections import open_reader
@@ -41,6 +42,8 @@ def serve_until_stopped(settings: ApiProcessSettings) -> None:
     watch = DatabaseWatch(open_reader(settings.database, "aggregator-api health"))
     heartbeat = Heartbeat(_HEARTBEAT_PATIENCE_SECONDS)
     server = _open_server(create_app(settings.api, reader, metrics, build), settings.api, heartbeat)
+    if not find_swagger_ui():
+        log.info("there is no page `docs`, Swagger UI is missing", install=f"pip install '{DISTRIBUTION}[docs]'")
     on_first_signal(server.request_stop)
     health = Health(
         live={"loop": heartbeat.check},
