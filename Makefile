@@ -40,5 +40,5 @@ $(STAMP): setup.cfg pyproject.toml
 		|| { echo 'error: Python 3.11 or newer is needed; name it with PYTHON=/path/to/python3'; exit 1; }
 	@echo 'Making $(VENV) ...'
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[consumer,api,dev]'
+	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[consumer,api,docs,dev]'
 	@touch $@

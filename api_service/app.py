@@ -20,6 +20,7 @@ from api_service.resources.disabled import (
     DisabledRulesOfClusters,
     ReasonsOfUser,
 )
+from api_service.resources.docs import Docs, find_swagger_ui
 from api_service.resources.organizations import ClustersOfOrganization, Organizations
 from api_service.resources.recommendations import RecommendationsByCluster, RecommendationsByRule
 from api_service.resources.report import ClusterReport, ClusterReportInfo, RuleOfReport
@@ -64,7 +65,10 @@ def create_app(
     )
     app.req_options.strip_url_path_trailing_slash = True
     add_error_handlers(app)
-    for resource in (*resources, OpenApi(document)):
+    served: list[Resource] = [*resources, OpenApi(document)]
+    if swagger_ui := find_swagger_ui():
+        served.append(Docs(swagger_ui))
+    for resource in served:
         app.add_route(settings.prefix + resource.endpoint.path, ServedResource(resource, authenticate))
     for path in WRITE_PATHS:
         app.add_route(settings.prefix + path, WritePath(path))

@@ -1,8 +1,8 @@
 """What an endpoint is: what it takes, whom it answers, and in which order a request is checked."""
 
 import enum
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 import falcon
@@ -28,7 +28,8 @@ class Endpoint:
     """One path of `docs/rest.md`, section 4, relative to the prefix, and what is known before it is asked.
 
     `parameters` are in the order of their validation; a parameter of the path that is not in it is not checked.
-    `answer` is a struct, or bytes with a content type of their own. `misses` is whether it can answer 404.
+    `answer` is a struct, or bytes with a content type of their own. `misses` is whether it can answer 404. `headers`
+    are those of its answer, besides the ones that every answer has.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Endpoint:
     body: Body | None = None
     misses: bool = False
     content_type: str = JSON_CONTENT
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 class Resource(Protocol):
@@ -82,6 +84,7 @@ class ServedResource:
             values["clusters"] = endpoint.body.read(req)
         answer = self._resource.respond(**values)
         resp.content_type = endpoint.content_type
+        resp.set_headers(endpoint.headers)
         resp.data = answer if isinstance(answer, bytes) else msgspec.json.encode(answer)
 
 

@@ -15,12 +15,13 @@ from api_service.database import Reader
 from api_service.deadline import limited_wait
 from api_service.health import DatabaseWatch
 from api_service.metrics import ApiMetrics
+from api_service.resources.docs import find_swagger_ui
 from api_service.servers import Server, server_of, take_port
 from api_service.servers.workers import Pulse, Workers, all_metrics, stop_without_parent
 from api_service.settings import ApiProcessSettings
 from libaggregator import logs
 from libaggregator.admin import Check, Health, Heartbeat, open_admin_port
-from libaggregator.build import BuildFacts, build_facts
+from libaggregator.build import DISTRIBUTION, BuildFacts, build_facts
 from libaggregator.commands import on_first_signal
 from libaggregator.metrics import process_registry
 from libaggregator.storage.connections import open_reader
@@ -38,6 +39,8 @@ def serve_until_stopped(settings: ApiProcessSettings) -> None:
     SettingsError or SchemaError if it can't begin with these settings or this database.
     """
     psycopg2.extensions.set_wait_callback(limited_wait(settings.database))
+    if not find_swagger_ui():
+        log.info("there is no page `docs`, Swagger UI is missing", install=f"pip install '{DISTRIBUTION}[docs]'")
     registry = process_registry()
     watch = DatabaseWatch(open_reader(settings.database, "aggregator-api health"))
     heartbeat = Heartbeat(_HEARTBEAT_PATIENCE_SECONDS)

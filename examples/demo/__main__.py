@@ -258,6 +258,7 @@ def _say_where(ports: Ports) -> None:
     console.print(
         f"""
 API       {ports.base_url}
+          to look at and to try: {ports.base_url}docs
           health and metrics at http://127.0.0.1:{ports.api_admin}/readyz and /metrics
 consumer  health and metrics at http://127.0.0.1:{ports.consumer_admin}/readyz and /metrics
 broker    127.0.0.1:{ports.broker}, topic {TOPIC}

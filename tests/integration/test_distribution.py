@@ -22,8 +22,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("extra", "program", "foreign"),
     [
-        ("consumer", "aggregator-consumer", {"falcon", "waitress"}),
-        ("api", "aggregator-api", {"kafka-python", "tenacity"}),
+        ("consumer", "aggregator-consumer", {"falcon", "waitress", "offapi"}),
+        ("api", "aggregator-api", {"kafka-python", "tenacity", "offapi"}),
     ],
 )
 def test_one_extra_gives_one_working_process_without_the_libraries_of_the_other(

@@ -103,7 +103,7 @@ class Deployment:
         """Start the API and wait until it answers."""
         ports = {"API__PORT": str(self.api_port), "API__ADMIN_PORT": str(free_port())}
         process = self._start("api", "api_service.cli", "serve", {**ports, **settings})
-        eventually(lambda: self.get("info").status == 200, 20, "the API answers")
+        eventually(lambda: self.get("openapi.json").status == 200, 20, "the API answers")
         return process
 
     def get(self, path: str) -> Answer:
