@@ -12,11 +12,16 @@ from queue import SimpleQueue
 from threading import Thread
 from typing import Any, NamedTuple, Protocol
 
+import structlog
+
 from api_service.app import Application
 from api_service.metrics import ApiMetrics
 from api_service.settings import ApiSettings
 
-_TEXT = [("content-type", "text/plain; charset=utf-8")]
+_SERVER = ("server", "aggregator-api")
+_TEXT = [("content-type", "text/plain; charset=utf-8"), _SERVER]
+
+log = structlog.get_logger(__name__)
 
 
 class Headers(Protocol):
@@ -111,10 +116,11 @@ class RsgiApplication:
             self._metrics.queued_requests.set(self._jobs.qsize())
             try:
                 status, headers, body = self._answer(job)
-                job.protocol.response_bytes(status, headers, body)
-            finally:
-                loop = job.answered.get_loop()
-                loop.call_soon_threadsafe(_finish, job.answered)
+                job.protocol.response_bytes(status, [*headers, _SERVER], body)
+            except Exception:
+                # the application answers its own faults, so this one is around it; granian says 500
+                log.exception("a request could not be answered")
+            job.answered.get_loop().call_soon_threadsafe(_finish, job.answered)
 
     def _answer(self, job: _Job) -> tuple[int, list[tuple[str, str]], bytes]:
         """Return status, headers and body of the application's answer."""
