@@ -1,0 +1,163 @@
+"""How fast the API answers, on each server, beside the trivial `info` and a bare SELECT of the same rows.
+
+Real processes, PostgreSQL and SQLite. `python -m benchmarks.reads --help`.
+"""
+
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import click
+
+from benchmarks.figures import Figures
+from benchmarks.parts import running_postgresql
+from examples.demo.generator import Cluster, Fleet
+from examples.demo.ports import free_port
+from tests.support.deployment import PREFIX, fetch
+from tests.support.processes import REPOSITORY, Processes
+from tests.support.waiting import eventually
+
+CLUSTERS_OF_AN_ORGANIZATION = 100
+HITS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """A server and how many processes of it answer."""
+
+    server: str
+    workers: int
+
+    @property
+    def name(self) -> str:
+        """How it is called in the table."""
+        return f"{self.server}, {self.workers} worker{'s' if self.workers > 1 else ''}"
+
+
+SETUPS = (Setup("waitress", 1), Setup("waitress", 2), Setup("granian", 1), Setup("granian", 2))
+
+
+class Reads:
+    """Measures the API on a database that the consumer has filled."""
+
+    def __init__(self, processes: Processes, folder: Path, clusters: int, seconds: float) -> None:
+        fleet = Fleet(1, max(1, clusters // CLUSTERS_OF_AN_ORGANIZATION), clusters)
+        self.figures = Figures()
+        self._processes = processes
+        self._seconds = seconds
+        self._cluster = min(fleet.clusters, key=lambda cluster: abs(len(cluster.rules) - HITS))
+        self._messages = folder / "messages.jsonl"
+        self._messages.write_bytes(b"\n".join(fleet.messages(clusters, datetime(2026, 5, 1))))
+
+    def fill(self, url: str) -> None:
+        """Make the schema and store a message of each cluster."""
+        source = {"CONSUMER__SOURCE": "file", "FILE__PATH": str(self._messages), "CONSUMER__ADMIN_PORT": "0"}
+        for command in ("migrate", "run"):
+            arguments = [sys.executable, "-m", "consumer_service.cli", command]
+            process = self._processes.start(command, arguments, _environment(url, source))
+            if process.wait_exit(600):
+                raise click.ClickException(process.output)
+
+    def repeat(self, group: str, url: str) -> None:
+        """Measure each question on each server once."""
+        for setup in SETUPS:
+            name = f"{group}, {setup.name}"
+            with self._api(url, setup) as port:
+                rates = {question: self._rate(port, path) for question, path in self._paths(self._cluster).items()}
+            for question, rate in rates.items():
+                self.figures.add(name, question, "requests/s", rate)
+            self.figures.add_ratio(name, "report / info", rates["report"], rates["info"])
+            if url.startswith("postgresql"):
+                self._compare_with_bare_selects(name, url, setup.workers, rates)
+
+    def _compare_with_bare_selects(self, name: str, url: str, processes: int, rates: Mapping[str, float]) -> None:
+        for question in ("report", "report/info", "clusters"):
+            arguments = [url, question, str(self._cluster.org_id), self._cluster.cluster_id]
+            bare = sum(_run_at_once("benchmarks.bare_select", [arguments] * processes, self._seconds))
+            self.figures.add_ratio(name, f"{question} / bare SELECT", rates[question], bare)
+
+    def _rate(self, port: int, path: str) -> float:
+        # what is opened and prepared at the first request is not measured
+        for seconds in (self._seconds / 4, self._seconds):
+            (rate,) = _run_at_once("benchmarks.http_load", [[str(port), PREFIX + path]], seconds)
+        return rate
+
+    @contextmanager
+    def _api(self, url: str, setup: Setup) -> Iterator[int]:
+        port = free_port()
+        settings = {
+            "API__PORT": str(port),
+            "API__ADMIN_PORT": "0",
+            "API__SERVER": setup.server,
+            "API__WORKERS": str(setup.workers),
+        }
+        arguments = [sys.executable, "-m", "api_service.cli", "serve"]
+        process = self._processes.start("api", arguments, _environment(url, settings))
+        eventually(lambda: fetch(port, f"{PREFIX}info").status == 200, 30, "the API answers")
+        yield port
+        process.stop()
+
+    @staticmethod
+    def _paths(cluster: Cluster) -> dict[str, str]:
+        report = f"organizations/{cluster.org_id}/clusters/{cluster.cluster_id}/users/1/report"
+        return {
+            "info": "info",
+            "report": report,
+            "report/info": f"{report}/info",
+            "clusters": f"organizations/{cluster.org_id}/clusters",
+        }
+
+
+def _environment(url: str, settings: Mapping[str, str]) -> dict[str, str]:
+    return {"AGGREGATOR_DATABASE__URL": url, **{f"AGGREGATOR_{name}": value for name, value in settings.items()}}
+
+
+def _run_at_once(module: str, arguments: Sequence[Sequence[str]], seconds: float) -> list[float]:
+    """Run a program of this folder once for each list of arguments, all at the same time; return what they print."""
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-m", module, *own, "--seconds", str(seconds)], stdout=subprocess.PIPE, cwd=REPOSITORY
+        )
+        for own in arguments
+    ]
+    outputs = [process.communicate()[0] for process in running]
+    if any(process.returncode for process in running):
+        raise click.ClickException(f"{module} failed")
+    return [float(output) for output in outputs]
+
+
+@click.command()
+@click.option("--clusters", default=2000, show_default=True, help="How many clusters are stored.")
+@click.option("--seconds", default=2.0, show_default=True, help="How long each question is asked.")
+@click.option("--repeats", default=3, show_default=True, help="How often each part is measured.")
+@click.option("--postgresql", "url", help="URL of a running server to use; its user must be allowed to make databases.")
+@click.option("--json", "file", type=click.Path(path_type=Path), help="File to write the figures to.")
+def main(clusters: int, seconds: float, repeats: int, url: str | None, file: Path | None) -> None:
+    """Print requests a second of four questions on each server, beside a bare SELECT."""
+    with tempfile.TemporaryDirectory() as name, running_postgresql(url) as server:
+        folder = Path(name)
+        processes = Processes(folder)
+        try:
+            reads = Reads(processes, folder, clusters, seconds)
+            urls = {"PostgreSQL": server.create_database(), "SQLite": f"sqlite:///{folder}/aggregator.db"}
+            for database_url in urls.values():
+                reads.fill(database_url)
+            for number in range(repeats):
+                click.echo(f"repeat {number + 1} of {repeats}", err=True)
+                for group, database_url in urls.items():
+                    reads.repeat(group, database_url)
+            server.drop_database(urls["PostgreSQL"])
+        finally:
+            processes.kill_all()
+    reads.figures.print(click.echo)
+    if file:
+        reads.figures.save(file, {"clusters": clusters, "seconds": seconds})
+
+
+if __name__ == "__main__":
+    main()
