@@ -45,9 +45,10 @@ def organizations(reader: Reader) -> list[int]:
     return [org_id for (org_id,) in reader.read(ORGANIZATIONS)]
 
 
+# Without an order PostgreSQL may read the table until it meets a row of an organization that has many.
 ORGANIZATION_WITH_REPORT = Statement(
     "organization_with_report",
-    "SELECT org_id FROM report WHERE org_id = :org_id LIMIT 1",
+    "SELECT org_id FROM report WHERE org_id = :org_id ORDER BY cluster LIMIT 1",
     TYPES,
 )
 
@@ -88,13 +89,14 @@ _HIT = """
     vote.user_vote, toggle.disabled, toggle.disabled_at, feedback.message, feedback.updated_at
 """
 
+# COALESCE keeps the index of an organization's toggles out of it: by its primary key a toggle is one row.
 _CHOICES_OF_USERS = """
     LEFT JOIN cluster_rule_user_feedback AS vote
         ON vote.cluster_id = rule_hit.cluster_id AND vote.rule_id = rule_hit.rule_fqdn
         AND vote.user_id = :user_id AND vote.error_key = rule_hit.error_key
     LEFT JOIN cluster_rule_toggle AS toggle
         ON toggle.cluster_id = rule_hit.cluster_id AND toggle.rule_id = rule_hit.rule_fqdn
-        AND toggle.error_key = rule_hit.error_key AND toggle.org_id = CAST(:org_id AS varchar)
+        AND toggle.error_key = rule_hit.error_key AND COALESCE(toggle.org_id, '') = CAST(:org_id AS varchar)
     LEFT JOIN cluster_user_rule_disable_feedback AS feedback
         ON feedback.cluster_id = rule_hit.cluster_id AND feedback.user_id = :user_id
         AND feedback.rule_id = rule_hit.rule_fqdn AND feedback.error_key = rule_hit.error_key

@@ -19,7 +19,7 @@ from libaggregator.settings import DatabaseSettings, Secret
 from libaggregator.storage.connections import open_writer
 from libaggregator.storage.schema import migrate
 from tests.support.deployment import PREFIX, Answer, fetch
-from tests.support.postgresql import PostgresqlServer
+from tests.support.postgresql import PostgresqlServer, with_select_only
 from tests.support.processes import Process, Processes
 from tests.support.waiting import eventually
 
@@ -95,13 +95,13 @@ def start_api(processes: Processes) -> StartApi:
 
 
 def _fill(url: str, *statements: str) -> str:
-    """Make the schema in an empty database, run statements in it, and return its URL."""
+    """Make the schema in an empty database, run statements in it, and return its URL for a role that can only read."""
     database = open_writer(DatabaseSettings(url=Secret(url)), "tests")
     migrate(database)
     for statement in statements:
         database.execute_sql(statement)
     database.close()
-    return url
+    return with_select_only(url)
 
 
 REPORT = (

@@ -1,6 +1,7 @@
 """The bodies of requests, well-formed or not (`docs/rest.md`, section 2.10)."""
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -39,12 +40,13 @@ NOT_WELL_FORMED = [
 
 
 @pytest.fixture(scope="module")
-def api(tmp_path_factory: pytest.TempPathFactory) -> ApiUnderTest:
-    """Return an API that knows one cluster, hit by one rule that is switched off."""
-    api = ApiUnderTest(tmp_path_factory.mktemp("api"))
+def api(migrated_url: str) -> Iterator[ApiUnderTest]:
+    """Yield an API that knows one cluster, hit by one rule that is switched off, on each engine in turn."""
+    api = ApiUnderTest(migrated_url)
     for table in ("report", "recommendation", "cluster_rule_toggle"):
         api.insert(table)
-    return api
+    yield api
+    api.close()
 
 
 @pytest.mark.parametrize("path", [*ARRAY_PATHS, REPORTS])

@@ -1,23 +1,17 @@
 """What each endpoint answers, field by field (`docs/rest.md`, sections 1.5 to 1.7 and 4)."""
 
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.storage.conftest import MakeApi
 from tests.support.api import CLUSTER, OTHER_CLUSTER, THIRD_CLUSTER, ApiUnderTest
 
 REPORT = f"organizations/1/clusters/{CLUSTER}/users/u/report"
 RULE = f"organizations/1/clusters/{CLUSTER}/users/u/rules/a.b.report|K"
 NO_TIME = {"Time": "0001-01-01T00:00:00Z", "Valid": False}
 LATER = "2026-05-04 11:30:15.25"
-
-
-@pytest.fixture
-def api(tmp_path: Path) -> ApiUnderTest:
-    """Return an API without data."""
-    return ApiUnderTest(tmp_path)
 
 
 def _hit(api: ApiUnderTest, path: str = REPORT) -> dict[str, Any]:
@@ -41,8 +35,8 @@ def test_organizations_are_distinct_and_ascending(api: ApiUnderTest) -> None:
     assert api.get("organizations").json["organizations"] == [2, 9, 10, 4294967295]
 
 
-def test_clusters_are_those_stored_within_the_limit_ascending(tmp_path: Path) -> None:
-    api = ApiUnderTest(tmp_path, org_overview_limit_hours=3)
+def test_clusters_are_those_stored_within_the_limit_ascending(make_api: MakeApi) -> None:
+    api = make_api(org_overview_limit_hours=3)
     stored = {
         "b": "2026-05-04 09:00:00",
         "a": "2026-05-04 09:00:00.000001",
@@ -59,15 +53,15 @@ def test_clusters_are_those_stored_within_the_limit_ascending(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("reported_at", ["2026-05-04 08:00:00.5", "2026-05-04 08:00:00.500000"])
-def test_the_limit_itself_counts_however_many_digits_its_time_has(tmp_path: Path, reported_at: str) -> None:
+def test_the_limit_itself_counts_however_many_digits_its_time_has(make_api: MakeApi, reported_at: str) -> None:
     half_past = datetime(2026, 5, 4, 12, 0, 0, 500_000)
-    api = ApiUnderTest(tmp_path, clock=lambda: half_past, org_overview_limit_hours=4)
+    api = make_api(clock=lambda: half_past, org_overview_limit_hours=4)
     api.insert("report", reported_at=reported_at)
     assert api.get("organizations/1/clusters").json["clusters"] == [CLUSTER]
 
 
-def test_a_limit_longer_than_there_were_years_lists_everything(tmp_path: Path) -> None:
-    api = ApiUnderTest(tmp_path, org_overview_limit_hours=10**15)
+def test_a_limit_longer_than_there_were_years_lists_everything(make_api: MakeApi) -> None:
+    api = make_api(org_overview_limit_hours=10**15)
     api.insert("report", reported_at="0001-01-01 00:00:00")
     assert api.get("organizations/1/clusters").json["clusters"] == [CLUSTER]
 
