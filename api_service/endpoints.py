@@ -23,6 +23,18 @@ class Access(enum.Enum):
     ORGANIZATION_OF_PATH = "an identity of the organization in the path"
 
 
+class Tag(enum.Enum):
+    """The noun under which the OpenAPI document lists an endpoint, and what it tells of it."""
+
+    SERVICE = "The service itself"
+    ORGANIZATIONS = "Organizations and their clusters"
+    REPORTS = "What the rule engine found out about clusters, as a user sees it"
+    RECOMMENDATIONS = "Which rules hit which clusters"
+    TOGGLES = "Rules that were switched off for single clusters, and why"
+    ACKNOWLEDGEMENTS = "Rules that were switched off for a whole organization"
+    OPINIONS = "Votes of users and ratings of organizations"
+
+
 @dataclass(frozen=True)
 class Endpoint:
     """One path of `docs/rest.md`, section 4, relative to the prefix, and what is known before it is asked.
@@ -36,6 +48,7 @@ class Endpoint:
     method: Literal["GET", "POST"]
     path: str
     summary: str
+    tag: Tag
     access: Access
     answer: type[msgspec.Struct] | type[bytes]
     parameters: Sequence[Parameter] = ()

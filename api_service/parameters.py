@@ -2,10 +2,18 @@
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import Any
 
 from api_service.errors import RefusedError, bad_request
+from api_service.fields import (
+    EXAMPLE_CLUSTER,
+    EXAMPLE_COMPONENT,
+    EXAMPLE_ERROR_KEY,
+    EXAMPLE_ORGANIZATION,
+    EXAMPLE_SELECTOR,
+    EXAMPLE_USER,
+)
 from api_service.numbers import MAX_ORGANIZATION, natural_number
 from libaggregator.identifiers import InvalidClusterID, parse_cluster_id
 
@@ -18,15 +26,17 @@ _RULE_SELECTOR = re.compile(r"[a-zA-Z_0-9]+\.[a-zA-Z_0-9.]+\|[a-zA-Z_0-9]+")
 
 @dataclass(frozen=True)
 class Parameter:
-    """A parameter of a path: its name there, how its text becomes a value, and its JSON Schema.
+    """A parameter of a path: its name there, how its text becomes a value, and what the OpenAPI document says of it.
 
-    `parse` takes the decoded segment and raises RefusedError (400). The resource gets the value as `keyword`.
+    `parse` takes the decoded segment and raises RefusedError (400). `schema` is a JSON Schema that holds for exactly
+    the texts that `parse` takes, and for `example`. The resource gets the value as `keyword`.
     """
 
     name: str
     parse: Callable[[str], Any]
     description: str
-    schema: Mapping[str, Any] = field(default_factory=lambda: {"type": "string"})
+    schema: Mapping[str, Any]
+    example: object
     keyword: str = ""
 
     @property
@@ -116,37 +126,65 @@ def _broken_rule(text: str, reason: str) -> RefusedError:
     return _broken("rule_id", text, nested)
 
 
-_ORGANIZATION_SCHEMA = {"type": "integer", "minimum": 1, "maximum": MAX_ORGANIZATION}
+# JSON Schemas say the same as the parsers above, in the regular expressions that Python and ECMA-262 share. A segment
+# of a path is never empty and has no slash, however it is encoded (`docs/rest.md`, section 1.1).
+_UUID = "[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}"
+_ANY_UUID = rf"^({_UUID}|[0-9A-Fa-f]{{32}}|\{{{_UUID}\}}|[Uu][Rr][Nn]:[Uu][Uu][Ii][Dd]:{_UUID})$"
+_NOT_BLANK = r"^[^/]*[^/\u0009-\u000d\u0020\u0085\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000][^/]*$"
+CLUSTER_SCHEMA: Mapping[str, Any] = {"type": "string", "pattern": _ANY_UUID}
+ANY_TEXT_SCHEMA: Mapping[str, Any] = {"type": "string", "pattern": "^[^/]+$"}
+_ORGANIZATION_SCHEMA: Mapping[str, Any] = {"type": "integer", "minimum": 1, "maximum": MAX_ORGANIZATION}
 
-ORG_ID = Parameter("org_id", _organization("org_id"), "the organization", _ORGANIZATION_SCHEMA)
-ORGANIZATION = Parameter(
-    "organization", _organization("organization"), "the organization", _ORGANIZATION_SCHEMA, keyword="org_id"
+ORG_ID = Parameter(
+    "org_id",
+    _organization("org_id"),
+    "The organization that the answer is about",
+    _ORGANIZATION_SCHEMA,
+    EXAMPLE_ORGANIZATION,
 )
-CLUSTER = Parameter("cluster", _cluster, "the cluster, a UUID", {"type": "string", "format": "uuid"})
+ORGANIZATION = replace(ORG_ID, name="organization", parse=_organization("organization"), keyword="org_id")
+CLUSTER = Parameter(
+    "cluster",
+    _cluster,
+    "The cluster: a UUID in any case, with or without dashes, in braces, or after `urn:uuid:`",
+    CLUSTER_SCHEMA,
+    EXAMPLE_CLUSTER,
+)
 CLUSTER_LIST = Parameter(
     "cluster_list",
     lambda text: parse_clusters(text.split(",")),
-    "cluster ids, separated by commas",
+    "The clusters, separated by commas, in any of the forms of a UUID",
+    {"type": "array", "items": CLUSTER_SCHEMA, "minItems": 1},
+    [EXAMPLE_CLUSTER],
     keyword="clusters",
 )
-USER_ID = Parameter("user_id", _user, "the user, any text that is not blank", {"type": "string", "minLength": 1})
+USER_ID = Parameter(
+    "user_id",
+    _user,
+    "The user: any text that is not blank; white space around it does not count",
+    {"type": "string", "pattern": _NOT_BLANK},
+    EXAMPLE_USER,
+)
 RULE_ID = Parameter(
     "rule_id",
     _rule_id,
-    "the component of the rule, as stored, so usually with `.report`",
-    {"type": "string", "pattern": "^[a-zA-Z_0-9.]+$"},
+    "The component of the rule as it was stored, so usually with `.report`",
+    {"type": "string", "pattern": f"^{_RULE_ID.pattern}$"},
+    EXAMPLE_COMPONENT,
 )
 RULE_WITH_KEY = Parameter(
     "rule_id",
     _rule_with_key,
-    "component and error key of the rule, separated by `|`",
-    {"type": "string", "pattern": "^[a-zA-Z_0-9.]+\\|[a-zA-Z_0-9.]+$"},
+    "The rule: its component as it was stored, so usually with `.report`, then `|` and its error key",
+    {"type": "string", "pattern": rf"^{_RULE_ID.pattern}\|{_RULE_ID.pattern}$"},
+    f"{EXAMPLE_COMPONENT}|{EXAMPLE_ERROR_KEY}",
     keyword="rule",
 )
-ERROR_KEY = Parameter("error_key", str, "the error key of the rule, any text")
+ERROR_KEY = Parameter("error_key", str, "The error key of the rule, any text", ANY_TEXT_SCHEMA, EXAMPLE_ERROR_KEY)
 RULE_SELECTOR = Parameter(
     "rule_selector",
     _rule_selector,
-    "component without `.report` and error key, separated by `|`",
+    "The rule: its component without `.report`, then `|` and its error key",
     {"type": "string", "pattern": f"^{_RULE_SELECTOR.pattern}$"},
+    EXAMPLE_SELECTOR,
 )

@@ -7,14 +7,15 @@ import msgspec
 
 from api_service import queries
 from api_service.database import Reader
-from api_service.endpoints import Access, Endpoint
+from api_service.endpoints import Access, Endpoint, Tag
+from api_service.fields import ClusterID, OrganizationID
 from api_service.parameters import ORGANIZATION
 
 
 class OrganizationsAnswer(msgspec.Struct, frozen=True):
-    """Answer of `organizations`."""
+    """Organizations that have a report, in ascending order."""
 
-    organizations: list[int]
+    organizations: list[OrganizationID]
     status: str = "ok"
 
 
@@ -26,6 +27,7 @@ class Organizations:
         "GET",
         "organizations",
         "Organizations with a report; with an identity, its own alone",
+        Tag.ORGANIZATIONS,
         Access.OWN_ORGANIZATION,
         OrganizationsAnswer,
     )
@@ -41,9 +43,9 @@ class Organizations:
 
 
 class ClustersAnswer(msgspec.Struct, frozen=True):
-    """Answer of `organizations/{organization}/clusters`."""
+    """Clusters whose report was stored lately, in ascending order."""
 
-    clusters: list[str]
+    clusters: list[ClusterID]
     status: str = "ok"
 
 
@@ -58,6 +60,7 @@ class ClustersOfOrganization:
         "GET",
         "organizations/{organization}/clusters",
         "Clusters of an organization whose report was stored lately",
+        Tag.ORGANIZATIONS,
         Access.ORGANIZATION_OF_PATH,
         ClustersAnswer,
         parameters=(ORGANIZATION,),

@@ -5,24 +5,25 @@ import msgspec
 from api_service import queries, times
 from api_service.bodies import CLUSTER_FILTER
 from api_service.database import Reader
-from api_service.endpoints import Access, Endpoint
+from api_service.endpoints import Access, Endpoint, Tag
 from api_service.errors import item_not_found
+from api_service.fields import ClusterID, ClusterName, Exact, Opinion, RuleSelector
 from api_service.parameters import ORG_ID, RULE_SELECTOR, USER_ID
 from api_service.resources.recommendations import ClusterMeta
 
 
 class HitCluster(msgspec.Struct, frozen=True, kw_only=True):
-    """A cluster that the rule hits; `last_checked_at` is when its recommendation was stored."""
+    """A cluster that the rule hits: when that was stored (`last_checked_at`), and since when it is so (`impacted`)."""
 
-    cluster: str
-    cluster_name: str = ""
-    last_checked_at: str
-    impacted: str
+    cluster: ClusterID
+    cluster_name: ClusterName = ""
+    last_checked_at: Exact
+    impacted: Exact
     meta: ClusterMeta
 
 
 class ClustersDetailAnswer(msgspec.Struct, frozen=True):
-    """Answer of `.../clusters_detail`."""
+    """Clusters that the rule hits, in ascending order."""
 
     clusters: list[HitCluster]
     status: str = "ok"
@@ -36,6 +37,7 @@ class ClustersDetail:
         "GET",
         "rules/{rule_selector}/organizations/{org_id}/users/{user_id}/clusters_detail",
         "Clusters of an organization that a rule hits; the body can limit which",
+        Tag.RECOMMENDATIONS,
         Access.ORGANIZATION_OF_PATH,
         ClustersDetailAnswer,
         parameters=(ORG_ID, RULE_SELECTOR, USER_ID),
@@ -64,14 +66,14 @@ def _hit_cluster(found: queries.HitCluster) -> HitCluster:
 
 
 class Rating(msgspec.Struct, frozen=True):
-    """A rating: -1, 0 or 1."""
+    """How an organization rates a rule."""
 
-    rule: str
-    rating: int
+    rule: RuleSelector
+    rating: Opinion
 
 
 class RatingAnswer(msgspec.Struct, frozen=True):
-    """Answer of `.../rating`."""
+    """The rating of the rule."""
 
     rating: Rating
     status: str = "ok"
@@ -85,6 +87,7 @@ class RatingOfRule:
         "GET",
         "rules/{rule_selector}/organizations/{org_id}/rating",
         "How an organization rates a rule",
+        Tag.OPINIONS,
         Access.ORGANIZATION_OF_PATH,
         RatingAnswer,
         parameters=(ORG_ID, RULE_SELECTOR),

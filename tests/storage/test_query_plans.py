@@ -15,9 +15,12 @@ from typing import Any
 
 import pytest
 from peewee import Database, SqliteDatabase
+from prometheus_client import CollectorRegistry
 
 from api_service import queries
 from api_service.database import Reader, Statement
+from api_service.metrics import ApiMetrics
+from libaggregator.build import BuildFacts
 from libaggregator.settings import DatabaseSettings, Secret
 from libaggregator.storage.connections import open_reader
 from tests.storage.conftest import open_database
@@ -82,7 +85,7 @@ class Explorer:
         self._database = database
         self._execute_sql = database.execute_sql
         self._bound = bound
-        self._reader = Reader(lambda: database, prepare=True, count_fault=lambda fault: None)
+        self._reader = Reader(lambda: database, prepare=True, metrics=ApiMetrics(CollectorRegistry(), BuildFacts()))
 
     def problems(self, statement: Statement) -> list[str]:
         """Return what is wrong with a question, nothing if all is well."""
