@@ -12,6 +12,7 @@ from api_service.auth import Authenticate
 from api_service.bodies import Body
 from api_service.errors import JSON_CONTENT, forbidden
 from api_service.parameters import Parameter
+from api_service.revalidation import send_unless_known
 
 
 class Access(enum.Enum):
@@ -28,7 +29,8 @@ class Endpoint:
     """One path of `docs/rest.md`, section 4, relative to the prefix, and what is known before it is asked.
 
     `parameters` are in the order of their validation; a parameter of the path that is not in it is not checked.
-    `answer` is a struct, or bytes with a content type of their own. `misses` is whether it can answer 404.
+    `answer` is a struct, or bytes with a content type of their own. `misses` is whether it can answer 404,
+    `volatile` whether hardly any answer is like the one before, so that keeping one is of no use.
     """
 
     name: str
@@ -41,6 +43,12 @@ class Endpoint:
     body: Body | None = None
     misses: bool = False
     content_type: str = JSON_CONTENT
+    volatile: bool = False
+
+    @property
+    def can_be_kept(self) -> bool:
+        """Whether clients may keep an answer and ask if it still holds."""
+        return self.method == "GET" and not self.volatile
 
 
 class Resource(Protocol):
@@ -81,8 +89,12 @@ class ServedResource:
         if endpoint.body:
             values["clusters"] = endpoint.body.read(req)
         answer = self._resource.respond(**values)
-        resp.content_type = endpoint.content_type
-        resp.data = answer if isinstance(answer, bytes) else msgspec.json.encode(answer)
+        body = answer if isinstance(answer, bytes) else msgspec.json.encode(answer)
+        if endpoint.can_be_kept:
+            send_unless_known(req, resp, body, endpoint.content_type)
+        else:
+            resp.content_type = endpoint.content_type
+            resp.data = body
 
 
 def _require_same(org_id: int, own_org_id: int | None) -> None:

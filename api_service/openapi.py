@@ -1,7 +1,7 @@
 """The OpenAPI document, made from the endpoints that are served and the structs that they answer with."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -9,9 +9,14 @@ import msgspec
 from api_service.endpoints import Access, Endpoint
 from api_service.errors import JSON_CONTENT
 from api_service.parameters import Parameter
+from api_service.revalidation import CACHE_CONTROL
 
 _PARAMETER = re.compile(r"\{(\w+)\}")
 _IDENTITY = "identity"
+_KEPT_HEADERS: Mapping[str, Any] = {
+    "ETag": {"description": "A hash of the body, for `If-None-Match`", "schema": {"type": "string"}},
+    "Cache-Control": {"schema": {"const": CACHE_CONTROL}},
+}
 
 
 class ErrorAnswer(msgspec.Struct, frozen=True):
@@ -96,6 +101,9 @@ def _responses(endpoint: Endpoint, with_identity: bool) -> dict[str, Any]:
         errors["403"] = "The identity is of another organization"
     responses = {status: _response(text, JSON_CONTENT, _reference(ErrorAnswer)) for status, text in errors.items()}
     success = _response("The answer", endpoint.content_type, _schema(endpoint.answer))
+    if endpoint.can_be_kept:
+        success["headers"] = _KEPT_HEADERS
+        responses["304"] = {"description": "What `If-None-Match` names still holds", "headers": _KEPT_HEADERS}
     return {"200": success, **dict(sorted(responses.items()))}
 
 

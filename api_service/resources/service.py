@@ -72,7 +72,14 @@ class Metrics:
     """The metrics of the process, as on the admin port."""
 
     endpoint = Endpoint(
-        "metrics", "GET", "metrics", "Metrics of Prometheus", Access.OPEN, bytes, content_type=CONTENT_TYPE_LATEST
+        "metrics",
+        "GET",
+        "metrics",
+        "Metrics of Prometheus",
+        Access.OPEN,
+        bytes,
+        content_type=CONTENT_TYPE_LATEST,
+        volatile=True,
     )
 
     def __init__(self, registry: CollectorRegistry) -> None:

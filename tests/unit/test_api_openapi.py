@@ -86,7 +86,7 @@ def test_identities_are_described_where_they_are_asked_for(
     api = ApiUnderTest(tmp_path_factory.mktemp("auth"), auth=auth)
     document = api.get("openapi.json").json
     operation = document["paths"]["/organizations/{organization}/clusters"]["get"]
-    assert set(operation["responses"]) == {"200", "400", "405", "500", "503"} | statuses
+    assert set(operation["responses"]) == {"200", "304", "400", "405", "500", "503"} | statuses
     assert ("security" in operation) is (auth == "xrh")
     assert "security" not in document["paths"]["/metrics"]["get"]
 
@@ -113,3 +113,20 @@ def test_a_path_with_an_organization_is_for_that_organization_alone(api: ApiUnde
 
 def test_paths_for_writes_are_not_documented(document: dict[str, Any]) -> None:
     assert not {f"/{path}" for path in WRITE_PATHS} & set(document["paths"])
+
+
+def test_answers_that_can_be_kept_are_described_with_their_headers_and_304(
+    api: ApiUnderTest, document: dict[str, Any]
+) -> None:
+    kept = {"ETag", "Cache-Control"}
+    for path, item in document["paths"].items():
+        for method, operation in item.items():
+            responses = operation["responses"]
+            expected = kept if method == "get" and path != "/metrics" else set()
+            assert set(responses["200"].get("headers", {})) & kept == expected
+            assert ("304" in responses) is bool(expected)
+            if expected:
+                assert kept <= set(responses["304"]["headers"])
+                assert "content" not in responses["304"]
+    described = document["paths"]["/info"]["get"]["responses"]["200"]["headers"]["Cache-Control"]["schema"]
+    assert described == {"const": api.get("info").headers["Cache-Control"]}
