@@ -11,6 +11,7 @@ import msgspec
 from api_service.auth import Authenticate
 from api_service.bodies import Body
 from api_service.errors import JSON_CONTENT, forbidden
+from api_service.paging import PagedAnswer
 from api_service.parameters import Parameter
 from api_service.revalidation import send_unless_known
 
@@ -29,6 +30,7 @@ class Endpoint:
     """One path of `docs/rest.md`, section 4, relative to the prefix, and what is known before it is asked.
 
     `parameters` are in the order of their validation; a parameter of the path that is not in it is not checked.
+    `query` are those that can be in the query string; all other ones there are ignored.
     `answer` is a struct, or bytes with a content type of their own. `misses` is whether it can answer 404,
     `volatile` whether hardly any answer is like the one before, so that keeping one is of no use.
     """
@@ -40,6 +42,7 @@ class Endpoint:
     access: Access
     answer: type[msgspec.Struct] | type[bytes]
     parameters: Sequence[Parameter] = ()
+    query: Sequence[Parameter] = ()
     body: Body | None = None
     misses: bool = False
     content_type: str = JSON_CONTENT
@@ -59,9 +62,10 @@ class Resource(Protocol):
         """What it answers."""
 
     @property
-    def respond(self) -> Callable[..., msgspec.Struct | bytes]:
+    def respond(self) -> Callable[..., msgspec.Struct | PagedAnswer | bytes]:
         """Return the answer; takes the endpoint's parameters by name, and `clusters` from its body.
 
+        A parameter of the query that a request does not have is left out.
         Raises RefusedError and OutageError.
         """
 
@@ -81,6 +85,7 @@ class ServedResource:
         own_org_id = None if endpoint.access is Access.OPEN else self._authenticate(req)
         req.context.org_id = own_org_id
         values: dict[str, Any] = {p.argument: p.parse(segments[p.name]) for p in endpoint.parameters}
+        values |= {p.argument: p.parse(text) for p in endpoint.query if (text := _in_query(req, p.name)) is not None}
         if endpoint.access is Access.ORGANIZATION_OF_PATH:
             req.context.org_id = values["org_id"]
             _require_same(values["org_id"], own_org_id)
@@ -89,12 +94,22 @@ class ServedResource:
         if endpoint.body:
             values["clusters"] = endpoint.body.read(req)
         answer = self._resource.respond(**values)
+        if isinstance(answer, PagedAnswer):
+            if link := answer.link(req.path):
+                resp.set_header("Link", link)
+            answer = answer.answer
         body = answer if isinstance(answer, bytes) else msgspec.json.encode(answer)
         if endpoint.can_be_kept:
             send_unless_known(req, resp, body, endpoint.content_type)
         else:
             resp.content_type = endpoint.content_type
             resp.data = body
+
+
+def _in_query(req: falcon.Request, name: str) -> str | None:
+    """Return a parameter of the query string, None if it is not there; of one given twice the last one counts."""
+    value = req.params.get(name)
+    return value[-1] if isinstance(value, list) else value
 
 
 def _require_same(org_id: int, own_org_id: int | None) -> None:

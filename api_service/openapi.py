@@ -8,7 +8,7 @@ import msgspec
 
 from api_service.endpoints import Access, Endpoint
 from api_service.errors import JSON_CONTENT
-from api_service.parameters import Parameter
+from api_service.parameters import LIMIT, Parameter
 from api_service.revalidation import CACHE_CONTROL
 
 _PARAMETER = re.compile(r"\{(\w+)\}")
@@ -17,6 +17,7 @@ _KEPT_HEADERS: Mapping[str, Any] = {
     "ETag": {"description": "A hash of the body, for `If-None-Match`", "schema": {"type": "string"}},
     "Cache-Control": {"schema": {"const": CACHE_CONTROL}},
 }
+_LINK = {"description": 'Where the next page is, `rel="next"`, if there is one', "schema": {"type": "string"}}
 
 
 class ErrorAnswer(msgspec.Struct, frozen=True):
@@ -74,7 +75,8 @@ def _operation(endpoint: Endpoint, with_identity: bool) -> dict[str, Any]:
 def _parameters(endpoint: Endpoint) -> list[dict[str, Any]]:
     checked = {parameter.name: parameter for parameter in endpoint.parameters}
     names = _PARAMETER.findall(endpoint.path)
-    return [_parameter(checked.get(name) or Parameter(name, str, "any text, not checked")) for name in names]
+    in_path = [_parameter(checked.get(name) or Parameter(name, str, "any text, not checked")) for name in names]
+    return in_path + [{**_parameter(parameter), "in": "query", "required": False} for parameter in endpoint.query]
 
 
 def _parameter(parameter: Parameter) -> dict[str, Any]:
@@ -102,8 +104,9 @@ def _responses(endpoint: Endpoint, with_identity: bool) -> dict[str, Any]:
     responses = {status: _response(text, JSON_CONTENT, _reference(ErrorAnswer)) for status, text in errors.items()}
     success = _response("The answer", endpoint.content_type, _schema(endpoint.answer))
     if endpoint.can_be_kept:
-        success["headers"] = _KEPT_HEADERS
-        responses["304"] = {"description": "What `If-None-Match` names still holds", "headers": _KEPT_HEADERS}
+        headers = {**_KEPT_HEADERS, "Link": _LINK} if LIMIT in endpoint.query else _KEPT_HEADERS
+        success["headers"] = headers
+        responses["304"] = {"description": "What `If-None-Match` names still holds", "headers": headers}
     return {"200": success, **dict(sorted(responses.items()))}
 
 

@@ -1,4 +1,4 @@
-"""The parameters in paths: what each may be, and the answer if it is not (`docs/rest.md`, section 2)."""
+"""The parameters of requests: what each may be, and the answer if it is not (`docs/rest.md`, sections 2 and 6.2)."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from api_service.errors import RefusedError, bad_request
-from api_service.numbers import MAX_ORGANIZATION, natural_number
+from api_service.numbers import MAX_ORGANIZATION, MAX_UINT32, natural_number
 from libaggregator.identifiers import InvalidClusterID, parse_cluster_id
 
 # White_Space of Unicode; `str.strip()` alone would cut off four control characters more
@@ -18,9 +18,9 @@ _RULE_SELECTOR = re.compile(r"[a-zA-Z_0-9]+\.[a-zA-Z_0-9.]+\|[a-zA-Z_0-9]+")
 
 @dataclass(frozen=True)
 class Parameter:
-    """A parameter of a path: its name there, how its text becomes a value, and its JSON Schema.
+    """A parameter of a path or a query: its name there, how its text becomes a value, and its JSON Schema.
 
-    `parse` takes the decoded segment and raises RefusedError (400). The resource gets the value as `keyword`.
+    `parse` takes the decoded text and raises RefusedError (400). The resource gets the value as `keyword`.
     """
 
     name: str
@@ -43,6 +43,14 @@ class Rule:
     error_key: str
 
 
+@dataclass(frozen=True, slots=True)
+class GivenCluster:
+    """A cluster id of a request: as it was written, and in canonical form."""
+
+    written: str
+    canonical: str
+
+
 def parse_clusters(elements: list[str]) -> list[str]:
     """Return cluster ids in canonical form, in their order; raises RefusedError for the first that is none."""
     clusters = []
@@ -54,14 +62,14 @@ def parse_clusters(elements: list[str]) -> list[str]:
     return clusters
 
 
-def _organization(name: str) -> Callable[[str], int]:
+def _uint32(name: str) -> Callable[[str], int]:
     def parse(text: str) -> int:
         number = natural_number(text)
         if number is None:
             raise _broken(name, text, "unsigned integer expected")
         if number == 0:
             raise _broken(name, text, "positive value expected")
-        if number > MAX_ORGANIZATION:
+        if number > MAX_UINT32:
             raise bad_request(f"value {number} out of range for uint32")
         return number
 
@@ -69,10 +77,18 @@ def _organization(name: str) -> Callable[[str], int]:
 
 
 def _cluster(text: str) -> str:
+    return _cluster_id("cluster", text)
+
+
+def _after(text: str) -> GivenCluster:
+    return GivenCluster(text, _cluster_id("after", text))
+
+
+def _cluster_id(name: str, text: str) -> str:
     try:
         return parse_cluster_id(text)
     except InvalidClusterID as reason:
-        raise _broken("cluster", text, str(reason)) from None
+        raise _broken(name, text, str(reason)) from None
 
 
 def _user(text: str) -> str:
@@ -118,9 +134,9 @@ def _broken_rule(text: str, reason: str) -> RefusedError:
 
 _ORGANIZATION_SCHEMA = {"type": "integer", "minimum": 1, "maximum": MAX_ORGANIZATION}
 
-ORG_ID = Parameter("org_id", _organization("org_id"), "the organization", _ORGANIZATION_SCHEMA)
+ORG_ID = Parameter("org_id", _uint32("org_id"), "the organization", _ORGANIZATION_SCHEMA)
 ORGANIZATION = Parameter(
-    "organization", _organization("organization"), "the organization", _ORGANIZATION_SCHEMA, keyword="org_id"
+    "organization", _uint32("organization"), "the organization", _ORGANIZATION_SCHEMA, keyword="org_id"
 )
 CLUSTER = Parameter("cluster", _cluster, "the cluster, a UUID", {"type": "string", "format": "uuid"})
 CLUSTER_LIST = Parameter(
@@ -149,4 +165,16 @@ RULE_SELECTOR = Parameter(
     _rule_selector,
     "component without `.report` and error key, separated by `|`",
     {"type": "string", "pattern": f"^{_RULE_SELECTOR.pattern}$"},
+)
+LIMIT = Parameter(
+    "limit",
+    _uint32("limit"),
+    "how many clusters the answer has at most; without it, all",
+    {"type": "integer", "minimum": 1, "maximum": MAX_UINT32},
+)
+AFTER = Parameter(
+    "after",
+    _after,
+    "the last cluster of the page before; without it, the list begins with its first one",
+    {"type": "string", "format": "uuid"},
 )

@@ -10,6 +10,7 @@ from peewee import Database
 
 from api_service import queries
 from api_service.database import OutageError, Reader, Statement
+from api_service.paging import Page
 from libaggregator.settings import DatabaseSettings, Secret
 from libaggregator.storage.connections import open_reader, open_writer
 from libaggregator.storage.faults import Fault
@@ -159,7 +160,7 @@ def test_an_organization_above_31_bits_is_asked_for_also_in_narrow_columns(
     assert queries.report(reader, 4294967295, CLUSTER, "u") is None
     assert [found.org_id for found in queries.reports(reader, 4294967295, [CLUSTER])] == [1]
     assert queries.recommendations(reader, 4294967295, [CLUSTER]) == []
-    assert queries.clusters_detail(reader, 4294967295, "a.b|K", []) == []
+    assert queries.clusters_detail(reader, 4294967295, "a.b|K", [], Page()) == []
 
 
 @pytest.mark.parametrize("prepare", [True, False])

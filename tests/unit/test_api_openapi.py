@@ -49,9 +49,22 @@ def test_every_documented_path_and_method_is_served(api: ApiUnderTest, document:
 def test_the_parameters_of_a_path_are_described_in_their_order(document: dict[str, Any]) -> None:
     for path, item in document["paths"].items():
         for operation in item.values():
-            described = [parameter["name"] for parameter in operation["parameters"]]
-            assert described == re.findall(r"\{(\w+)\}", path)
-            assert all(parameter["required"] for parameter in operation["parameters"])
+            described = [parameter for parameter in operation["parameters"] if parameter["in"] == "path"]
+            assert [parameter["name"] for parameter in described] == re.findall(r"\{(\w+)\}", path)
+            assert all(parameter["required"] for parameter in described)
+
+
+def test_pages_are_described_where_they_are_served(document: dict[str, Any]) -> None:
+    paged = {"/organizations/{organization}/clusters"}
+    paged.add("/rules/{rule_selector}/organizations/{org_id}/users/{user_id}/clusters_detail")
+    for path, item in document["paths"].items():
+        (operation,) = item.values()
+        query = [parameter for parameter in operation["parameters"] if parameter["in"] == "query"]
+        assert [parameter["name"] for parameter in query] == (["limit", "after"] if path in paged else [])
+        assert not any(parameter["required"] for parameter in query)
+        for status in ("200", "304"):
+            headers = operation["responses"].get(status, {}).get("headers", {})
+            assert ("Link" in headers) is (path in paged)
 
 
 def test_every_reference_leads_somewhere(document: dict[str, Any]) -> None:
@@ -99,6 +112,7 @@ def test_every_resource_takes_what_its_endpoint_gives(api: ApiUnderTest) -> None
     for resource in api.resources:
         endpoint = resource.endpoint
         given = {parameter.argument for parameter in endpoint.parameters}
+        given |= {parameter.argument for parameter in endpoint.query}
         given |= {"clusters"} if endpoint.body else set()
         given |= {"own_org_id"} if endpoint.access is Access.OWN_ORGANIZATION else set()
         assert set(inspect.signature(resource.respond).parameters) == given, endpoint.name
