@@ -11,10 +11,24 @@ import msgspec
 from api_service.endpoints import Access, Endpoint, Tag
 from api_service.errors import JSON_CONTENT, RETRY_AFTER_SECONDS
 from api_service.fields import EXAMPLE_CLUSTER, EXAMPLE_ORGANIZATION
-from api_service.parameters import ANY_TEXT_SCHEMA, Parameter
+from api_service.parameters import ANY_TEXT_SCHEMA, LIMIT, Parameter
+from api_service.revalidation import CACHE_CONTROL
 
 _PARAMETER = re.compile(r"\{(\w+)\}")
 _IDENTITY = "identity"
+_KEPT_HEADERS: Mapping[str, Any] = {
+    "ETag": {"description": "A hash of the body, for `If-None-Match`", "required": True, "schema": {"type": "string"}},
+    "Cache-Control": {
+        "description": "Keep the answer to yourself, and ask each time whether it still holds",
+        "required": True,
+        "schema": {"const": CACHE_CONTROL},
+    },
+}
+_LINK = {
+    "description": 'Where the next page is, `rel="next"`, if there is one',
+    "required": False,
+    "schema": {"type": "string"},
+}
 
 _INTRODUCTION = """\
 The newest results of the rule engine for clusters of a container platform, and what users said about them.
@@ -145,7 +159,8 @@ def _name(tag: Tag) -> str:
 
 def _parameters(endpoint: Endpoint) -> list[dict[str, Any]]:
     checked = {parameter.name: parameter for parameter in endpoint.parameters}
-    return [_parameter(checked.get(name) or _unchecked(name)) for name in _PARAMETER.findall(endpoint.path)]
+    in_path = [_parameter(checked.get(name) or _unchecked(name)) for name in _PARAMETER.findall(endpoint.path)]
+    return in_path + [_parameter_of_query(parameter) for parameter in endpoint.query]
 
 
 def _unchecked(name: str) -> Parameter:
@@ -163,12 +178,23 @@ def _parameter(parameter: Parameter) -> dict[str, Any]:
     }
 
 
+def _parameter_of_query(parameter: Parameter) -> dict[str, Any]:
+    # pages that show the document fill examples in, so that nobody could leave the parameter out
+    without_example = {key: value for key, value in _parameter(parameter).items() if key != "example"}
+    return {**without_example, "in": "query", "required": False}
+
+
 def _responses(endpoint: Endpoint, with_identity: bool) -> dict[str, Any]:
     errors = {
         status: {"$ref": f"#/components/responses/{_ERRORS[status].name}"}
         for status in _statuses(endpoint, with_identity)
     }
-    return {"200": _success(endpoint), **errors}
+    success = _success(endpoint)
+    if not endpoint.can_be_kept:
+        return {"200": success, **errors}
+    success["headers"] |= {**_KEPT_HEADERS, "Link": _LINK} if LIMIT in endpoint.query else _KEPT_HEADERS
+    not_modified = {"description": "What `If-None-Match` names still holds", "headers": success["headers"]}
+    return {"200": success, "304": not_modified, **errors}
 
 
 def _statuses(endpoint: Endpoint, with_identity: bool) -> list[str]:

@@ -1,4 +1,4 @@
-"""The parameters in paths: what each may be, and the answer if it is not (`docs/rest.md`, section 2)."""
+"""The parameters of requests: what each may be, and the answer if it is not (`docs/rest.md`, sections 2 and 6.2)."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -14,7 +14,7 @@ from api_service.fields import (
     EXAMPLE_SELECTOR,
     EXAMPLE_USER,
 )
-from api_service.numbers import MAX_ORGANIZATION, natural_number
+from api_service.numbers import MAX_ORGANIZATION, MAX_UINT32, natural_number
 from libaggregator.identifiers import InvalidClusterID, parse_cluster_id
 
 # White_Space of Unicode; `str.strip()` alone would cut off four control characters more
@@ -26,9 +26,9 @@ _RULE_SELECTOR = re.compile(r"[a-zA-Z_0-9]+\.[a-zA-Z_0-9.]+\|[a-zA-Z_0-9]+")
 
 @dataclass(frozen=True)
 class Parameter:
-    """A parameter of a path: its name there, how its text becomes a value, and what the OpenAPI document says of it.
+    """A parameter of a path or a query: its name there, how its text becomes a value, and what is documented of it.
 
-    `parse` takes the decoded segment and raises RefusedError (400). `schema` is a JSON Schema that holds for exactly
+    `parse` takes the decoded text and raises RefusedError (400). `schema` is a JSON Schema that holds for exactly
     the texts that `parse` takes, and for `example`. The resource gets the value as `keyword`.
     """
 
@@ -53,6 +53,14 @@ class Rule:
     error_key: str
 
 
+@dataclass(frozen=True, slots=True)
+class GivenCluster:
+    """A cluster id of a request: as it was written, and in canonical form."""
+
+    written: str
+    canonical: str
+
+
 def parse_clusters(elements: list[str]) -> list[str]:
     """Return cluster ids in canonical form, in their order; raises RefusedError for the first that is none."""
     clusters = []
@@ -64,14 +72,14 @@ def parse_clusters(elements: list[str]) -> list[str]:
     return clusters
 
 
-def _organization(name: str) -> Callable[[str], int]:
+def _uint32(name: str) -> Callable[[str], int]:
     def parse(text: str) -> int:
         number = natural_number(text)
         if number is None:
             raise _broken(name, text, "unsigned integer expected")
         if number == 0:
             raise _broken(name, text, "positive value expected")
-        if number > MAX_ORGANIZATION:
+        if number > MAX_UINT32:
             raise bad_request(f"value {number} out of range for uint32")
         return number
 
@@ -79,10 +87,18 @@ def _organization(name: str) -> Callable[[str], int]:
 
 
 def _cluster(text: str) -> str:
+    return _cluster_id("cluster", text)
+
+
+def _after(text: str) -> GivenCluster:
+    return GivenCluster(text, _cluster_id("after", text))
+
+
+def _cluster_id(name: str, text: str) -> str:
     try:
         return parse_cluster_id(text)
     except InvalidClusterID as reason:
-        raise _broken("cluster", text, str(reason)) from None
+        raise _broken(name, text, str(reason)) from None
 
 
 def _user(text: str) -> str:
@@ -137,12 +153,12 @@ _ORGANIZATION_SCHEMA: Mapping[str, Any] = {"type": "integer", "minimum": 1, "max
 
 ORG_ID = Parameter(
     "org_id",
-    _organization("org_id"),
+    _uint32("org_id"),
     "The organization that the answer is about",
     _ORGANIZATION_SCHEMA,
     EXAMPLE_ORGANIZATION,
 )
-ORGANIZATION = replace(ORG_ID, name="organization", parse=_organization("organization"), keyword="org_id")
+ORGANIZATION = replace(ORG_ID, name="organization", parse=_uint32("organization"), keyword="org_id")
 CLUSTER = Parameter(
     "cluster",
     _cluster,
@@ -187,4 +203,18 @@ RULE_SELECTOR = Parameter(
     "The rule: its component without `.report`, then `|` and its error key",
     {"type": "string", "pattern": f"^{_RULE_SELECTOR.pattern}$"},
     EXAMPLE_SELECTOR,
+)
+LIMIT = Parameter(
+    "limit",
+    _uint32("limit"),
+    "How many clusters the answer has at most; without it, all",
+    {"type": "integer", "minimum": 1, "maximum": MAX_UINT32},
+    "100",
+)
+AFTER = Parameter(
+    "after",
+    _after,
+    "The last cluster of the page before; without it, the list begins with its first one",
+    CLUSTER_SCHEMA,
+    EXAMPLE_CLUSTER,
 )

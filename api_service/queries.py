@@ -1,13 +1,15 @@
 """The questions that the API asks, one SQL statement each (`docs/rest.md`, section 4; `docs/schema.md`).
 
 Where users' choices live `org_id` is text, so it is cast there, never the column. Rows come in no order: what is
-shown is sorted by the resources, so that no collation of the database plays a part.
+shown is sorted by the resources, so that no collation of the database plays a part. A page of a list is read in that
+same order, by the bytes of the cluster ids.
 """
 
 from datetime import datetime
 from typing import NamedTuple
 
-from api_service.database import Reader, Statement
+from api_service.database import Reader, Statement, Value
+from api_service.paging import Page
 from api_service.parameters import Rule
 from api_service.times import StoredTime
 
@@ -20,6 +22,9 @@ TYPES = {
     "component": "text",
     "error_key": "text",
     "rule_selector": "text",
+    "after": "text",
+    "after_canonical": "text",
+    "rows": "bigint",
 }
 """The type of each parameter on PostgreSQL. A column can be narrower (`integer`) before `bigint` is applied."""
 
@@ -65,9 +70,36 @@ CLUSTERS = Statement(
 )
 
 
-def clusters(reader: Reader, org_id: int, since: datetime) -> list[str]:
-    """Return the clusters of an organization whose report was stored at `since` (naive UTC) or later."""
-    return [cluster for (cluster,) in reader.read(CLUSTERS, org_id=org_id, since=since)]
+# An adopted database can hold ids that are not canonical: one that is stored as it was written is meant as it is.
+CLUSTERS_PAGE = Statement(
+    "clusters_page",
+    f"""
+    {CLUSTERS.sql} AND cluster COLLATE "C" > COALESCE(
+        (SELECT last.cluster FROM report AS last WHERE last.org_id = :org_id AND last.cluster = :after),
+        :after_canonical
+    )
+    ORDER BY cluster COLLATE "C"
+    LIMIT :rows
+    """,  # noqa: S608 - parts of this file
+    TYPES,
+)
+
+
+def clusters(reader: Reader, org_id: int, since: datetime, page: Page) -> list[str]:
+    """Return the clusters of an organization whose report was stored at `since` (naive UTC) or later.
+
+    Of a page they are the first `page.rows` behind `page.after`.
+    """
+    if page.is_whole_list:
+        rows = reader.read(CLUSTERS, org_id=org_id, since=since)
+    else:
+        rows = reader.read(CLUSTERS_PAGE, org_id=org_id, since=since, **_bounds(page))
+    return [cluster for (cluster,) in rows]
+
+
+def _bounds(page: Page) -> dict[str, Value]:
+    after, canonical = (page.after.written, page.after.canonical) if page.after else ("", "")
+    return {"after": after, "after_canonical": canonical, "rows": page.rows}
 
 
 class Hit(NamedTuple):
@@ -244,10 +276,36 @@ CLUSTERS_DETAIL = Statement(
     TYPES,
 )
 
-CLUSTERS_DETAIL_FILTERED = Statement(
-    "clusters_detail_filtered",
-    f"{CLUSTERS_DETAIL.sql} AND recommendation.cluster_id = ANY(:clusters)",
-    TYPES,
+_AMONG_CLUSTERS = "AND recommendation.cluster_id = ANY(:clusters)"
+
+CLUSTERS_DETAIL_FILTERED = Statement("clusters_detail_filtered", f"{CLUSTERS_DETAIL.sql} {_AMONG_CLUSTERS}", TYPES)
+
+# `|| ''` keeps both engines from walking through all of the organization in the order of its primary key.
+_CLUSTERS_DETAIL_PAGE = """
+    SELECT page.cluster_id, page.created_at, page.impacted_since, report_info.version_info
+    FROM (
+        SELECT recommendation.org_id, recommendation.cluster_id, recommendation.created_at,
+            recommendation.impacted_since
+        FROM recommendation
+        WHERE recommendation.org_id = :org_id AND recommendation.rule_id = :rule_selector {filter}
+            AND recommendation.cluster_id || '' COLLATE "C" > COALESCE(
+                (
+                    SELECT last.cluster_id FROM recommendation AS last
+                    WHERE last.org_id = :org_id AND last.cluster_id = :after
+                    LIMIT 1
+                ),
+                :after_canonical
+            )
+        ORDER BY recommendation.cluster_id || '' COLLATE "C"
+        LIMIT :rows
+    ) AS page
+    LEFT JOIN report_info ON report_info.org_id = page.org_id AND report_info.cluster_id = page.cluster_id
+"""
+
+CLUSTERS_DETAIL_PAGE = Statement("clusters_detail_page", _CLUSTERS_DETAIL_PAGE.format(filter=""), TYPES)
+
+CLUSTERS_DETAIL_FILTERED_PAGE = Statement(
+    "clusters_detail_filtered_page", _CLUSTERS_DETAIL_PAGE.format(filter=_AMONG_CLUSTERS), TYPES
 )
 
 
@@ -260,13 +318,22 @@ class HitCluster(NamedTuple):
     version: str | None
 
 
-def clusters_detail(reader: Reader, org_id: int, rule_selector: str, clusters: list[str]) -> list[HitCluster]:
-    """Return the clusters of an organization that are hit by a rule; `clusters` filters them, unless empty."""
+def clusters_detail(
+    reader: Reader, org_id: int, rule_selector: str, clusters: list[str], page: Page
+) -> list[HitCluster]:
+    """Return the clusters of an organization that are hit by a rule; `clusters` filters them, unless empty.
+
+    Of a page they are the first `page.rows` behind `page.after`.
+    """
+    values: dict[str, Value] = {"org_id": org_id, "rule_selector": rule_selector}
     if clusters:
-        rows = reader.read(CLUSTERS_DETAIL_FILTERED, org_id=org_id, rule_selector=rule_selector, clusters=clusters)
+        values["clusters"] = clusters
+    if page.is_whole_list:
+        statement = CLUSTERS_DETAIL_FILTERED if clusters else CLUSTERS_DETAIL
     else:
-        rows = reader.read(CLUSTERS_DETAIL, org_id=org_id, rule_selector=rule_selector)
-    return [HitCluster(*row) for row in rows]
+        statement = CLUSTERS_DETAIL_FILTERED_PAGE if clusters else CLUSTERS_DETAIL_PAGE
+        values |= _bounds(page)
+    return [HitCluster(*row) for row in reader.read(statement, **values)]
 
 
 CLUSTERS_RECOMMENDATIONS = Statement(

@@ -9,7 +9,8 @@ from api_service import queries
 from api_service.database import Reader
 from api_service.endpoints import Access, Endpoint, Tag
 from api_service.fields import ClusterID, OrganizationID
-from api_service.parameters import ORGANIZATION
+from api_service.paging import Page, PagedAnswer
+from api_service.parameters import AFTER, LIMIT, ORGANIZATION, GivenCluster
 
 
 class OrganizationsAnswer(msgspec.Struct, frozen=True):
@@ -64,6 +65,7 @@ class ClustersOfOrganization:
         Access.ORGANIZATION_OF_PATH,
         ClustersAnswer,
         parameters=(ORGANIZATION,),
+        query=(LIMIT, AFTER),
     )
 
     def __init__(self, reader: Reader, limit_hours: int, clock: Callable[[], datetime]) -> None:
@@ -71,10 +73,13 @@ class ClustersOfOrganization:
         self._limit_hours = limit_hours
         self._clock = clock
 
-    def respond(self, org_id: int) -> ClustersAnswer:
+    def respond(self, org_id: int, *, limit: int | None = None, after: GivenCluster | None = None) -> PagedAnswer:
         """List clusters in ascending order."""
+        page = Page(limit, after)
         since = _hours_before(self._clock(), self._limit_hours)
-        return ClustersAnswer(sorted(queries.clusters(self._reader, org_id, since)))
+        found = sorted(queries.clusters(self._reader, org_id, since, page))
+        clusters, next_query = page.cut(found, str)
+        return PagedAnswer(ClustersAnswer(clusters), next_query)
 
 
 def _hours_before(time: datetime, hours: int) -> datetime:

@@ -8,7 +8,8 @@ from api_service.database import Reader
 from api_service.endpoints import Access, Endpoint, Tag
 from api_service.errors import item_not_found
 from api_service.fields import ClusterID, ClusterName, Exact, Opinion, RuleSelector
-from api_service.parameters import ORG_ID, RULE_SELECTOR, USER_ID
+from api_service.paging import Page, PagedAnswer
+from api_service.parameters import AFTER, LIMIT, ORG_ID, RULE_SELECTOR, USER_ID, GivenCluster
 from api_service.resources.recommendations import ClusterMeta
 
 
@@ -41,6 +42,7 @@ class ClustersDetail:
         Access.ORGANIZATION_OF_PATH,
         ClustersDetailAnswer,
         parameters=(ORG_ID, RULE_SELECTOR, USER_ID),
+        query=(LIMIT, AFTER),
         body=CLUSTER_FILTER,
         misses=True,
     )
@@ -48,12 +50,28 @@ class ClustersDetail:
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
 
-    def respond(self, org_id: int, rule_selector: str, user_id: str, clusters: list[str]) -> ClustersDetailAnswer:
+    def respond(
+        self,
+        org_id: int,
+        rule_selector: str,
+        user_id: str,
+        clusters: list[str],
+        *,
+        limit: int | None = None,
+        after: GivenCluster | None = None,
+    ) -> PagedAnswer:
         """List clusters in ascending order."""
-        found = queries.clusters_detail(self._reader, org_id, rule_selector, clusters)
-        if not found:
+        page = Page(limit, after)
+        found = queries.clusters_detail(self._reader, org_id, rule_selector, clusters, page)
+        # behind the last cluster is the end of a list, not a rule without one
+        if not found and after is None:
             raise item_not_found(rule_selector)
-        return ClustersDetailAnswer([_hit_cluster(hit) for hit in sorted(found, key=lambda hit: hit.cluster)])
+        hits, next_query = page.cut(sorted(found, key=_cluster), _cluster)
+        return PagedAnswer(ClustersDetailAnswer([_hit_cluster(hit) for hit in hits]), next_query)
+
+
+def _cluster(found: queries.HitCluster) -> str:
+    return found.cluster
 
 
 def _hit_cluster(found: queries.HitCluster) -> HitCluster:

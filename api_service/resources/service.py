@@ -80,6 +80,7 @@ class Metrics:
         Access.OPEN,
         bytes,
         content_type=CONTENT_TYPE_LATEST,
+        volatile=True,
     )
 
     def __init__(self, registry: CollectorRegistry) -> None:

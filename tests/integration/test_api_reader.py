@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry
 from api_service import queries
 from api_service.database import OutageError, Reader, Statement
 from api_service.metrics import ApiMetrics
+from api_service.paging import Page
 from libaggregator.build import BuildFacts
 from libaggregator.settings import DatabaseSettings, Secret
 from libaggregator.storage.connections import open_reader, open_writer
@@ -178,7 +179,7 @@ def test_an_organization_above_31_bits_is_asked_for_also_in_narrow_columns(
     assert queries.report(reader, 4294967295, CLUSTER, "u") is None
     assert [found.org_id for found in queries.reports(reader, 4294967295, [CLUSTER])] == [1]
     assert queries.recommendations(reader, 4294967295, [CLUSTER]) == []
-    assert queries.clusters_detail(reader, 4294967295, "a.b|K", []) == []
+    assert queries.clusters_detail(reader, 4294967295, "a.b|K", [], Page()) == []
 
 
 @pytest.mark.parametrize("prepare", [True, False])

@@ -47,6 +47,7 @@ DECISIONS = {
     "info": Shown.NO_ORGANIZATION,
     "openapi.json": Shown.NO_ORGANIZATION,
     "metrics": Shown.NO_ORGANIZATION,
+    "docs": Shown.NO_ORGANIZATION,
     "organizations": Shown.OWN,
     "organizations/{organization}/clusters": Shown.OWN,
     "organizations/{org_id}/clusters/{cluster}/users/{user_id}/report": Shown.OWN,

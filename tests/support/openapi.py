@@ -87,6 +87,8 @@ class Document:
             for name, header in response["headers"].items()
             if self._resolved(header)["required"] and name not in headers
         ]
+        if "content" not in response:
+            return [*found, "a body is not described"] if body else found
         content_type = headers["Content-Type"].partition(";")[0]
         if content_type not in response["content"]:
             return [*found, f"content type {content_type} is not described"]

@@ -179,7 +179,8 @@ def test_every_served_path_is_documented_but_those_for_writes(empty_api: ApiUnde
         return sorted(re.sub(r"\{\w+\}", "{}", path).rstrip("/") for path in paths)
 
     routes = falcon.inspect.inspect_compiled_router(empty_api.app._router)
-    documented = [*document.content["paths"], *(f"/{path}" for path in WRITE_PATHS)]
+    # the page is for people, and shows the document
+    documented = [*document.content["paths"], "/docs", *(f"/{path}" for path in WRITE_PATHS)]
     assert shapes([route.path for route in routes]) == shapes(
         [empty_api.settings.prefix.rstrip("/") + path for path in documented]
     )
@@ -192,6 +193,19 @@ def test_the_documented_method_of_a_path_is_the_one_that_is_served(empty_api: Ap
         assert set(allow.split(", ")) == {method.upper(), "OPTIONS"}
 
 
+def test_pages_are_described_where_they_are_served(document: Document) -> None:
+    paged = {"/organizations/{organization}/clusters"}
+    paged.add("/rules/{rule_selector}/organizations/{org_id}/users/{user_id}/clusters_detail")
+    for path, item in document.content["paths"].items():
+        (operation,) = item.values()
+        query = [parameter for parameter in operation["parameters"] if parameter["in"] == "query"]
+        assert [parameter["name"] for parameter in query] == (["limit", "after"] if path in paged else [])
+        assert not any(parameter["required"] for parameter in query)
+        for status in ("200", "304"):
+            headers = operation["responses"].get(status, {}).get("headers", {})
+            assert ("Link" in headers) is (path in paged)
+
+
 def test_the_server_is_the_prefix(document: Document) -> None:
     assert document.content["servers"] == [{"url": "/api/insights-results-aggregator/v1"}]
 
@@ -200,6 +214,7 @@ def test_every_resource_takes_what_its_endpoint_gives(api: ApiUnderTest) -> None
     for resource in api.resources:
         endpoint = resource.endpoint
         given = {parameter.argument for parameter in endpoint.parameters}
+        given |= {parameter.argument for parameter in endpoint.query}
         given |= {"clusters"} if endpoint.body else set()
         given |= {"own_org_id"} if endpoint.access is Access.OWN_ORGANIZATION else set()
         assert set(inspect.signature(resource.respond).parameters) == given, endpoint.name
@@ -325,12 +340,15 @@ def _as_described(document: Document, operation: Operation, answer: Result) -> N
 
 def test_an_answer_with_a_field_too_many_or_too_few_is_not_as_described(document: Document) -> None:
     (main,) = [operation for operation in document.operations() if operation.path == "/"]
-    headers = {"Content-Type": "application/json", "X-Request-Id": "x"}
+    kept = {"ETag": '"x"', "Cache-Control": "private, no-cache"}
+    headers = {"Content-Type": "application/json", "X-Request-Id": "x", **kept}
     assert document.problems(main, 200, headers, b'{"status": "ok"}') == []
     for body in (b'{"status": "ok", "more": 1}', b"{}", b'{"status": "no"}', b"[]"):
         assert len(document.problems(main, 200, headers, body)) == 1
     assert document.problems(main, 404, headers, b"{}") == ["status 404 is not described"]
-    assert document.problems(main, 200, {"Content-Type": "text/html"}, b"") == [
+    assert document.problems(main, 304, headers, b"") == []
+    assert document.problems(main, 304, headers, b"{}") == ["a body is not described"]
+    assert document.problems(main, 200, {"Content-Type": "text/html", **kept}, b"") == [
         "header X-Request-Id is missing",
         "content type text/html is not described",
     ]
@@ -368,6 +386,7 @@ def test_described_statuses_are_those_that_occur(
 ) -> None:
     def answers(operation: Operation) -> Iterator[Result]:
         yield _example(filled_api, operation)
+        yield _example(filled_api, operation, headers={**identity("1"), "If-None-Match": "*"})
         yield _answer(filled_api, operation, operation.filled(dict.fromkeys(_names(operation), " ")), b"no JSON")
         yield _example(filled_api, operation, headers={})
         yield _example(filled_api, operation, headers=identity("2"))
@@ -405,3 +424,20 @@ def test_a_path_with_an_organization_is_for_that_organization_alone(api: ApiUnde
         has_organization = bool(re.search(r"\{(org_id|organization)\}", resource.endpoint.path))
         for_that_alone = resource.endpoint.access is Access.ORGANIZATION_OF_PATH
         assert for_that_alone is has_organization, resource.endpoint.name
+
+
+def test_answers_that_can_be_kept_are_described_with_their_headers_and_304(
+    api: ApiUnderTest, document: Document
+) -> None:
+    kept = {"ETag", "Cache-Control"}
+    for path, item in document.content["paths"].items():
+        for method, operation in item.items():
+            responses = operation["responses"]
+            expected = kept if method == "get" and path != "/metrics" else set()
+            assert set(responses["200"].get("headers", {})) & kept == expected
+            assert ("304" in responses) is bool(expected)
+            if expected:
+                assert kept <= set(responses["304"]["headers"])
+                assert "content" not in responses["304"]
+    described = document.content["paths"]["/info"]["get"]["responses"]["200"]["headers"]["Cache-Control"]["schema"]
+    assert described == {"const": api.get("info").headers["Cache-Control"]}
