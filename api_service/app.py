@@ -54,7 +54,7 @@ def create_app(
     if not _PREFIX.fullmatch(settings.prefix):
         raise SettingsError([f"api.prefix: expected a path like '/api/v1/', got {settings.prefix!r}"])
     resources = resources_of(settings, reader, metrics, build, clock)
-    endpoints = [OpenApi.endpoint, *(resource.endpoint for resource in resources)]
+    endpoints = [*(resource.endpoint for resource in resources), OpenApi.endpoint]
     document = openapi.document(endpoints, settings.prefix, build.version, settings.auth != "none")
     authenticate = authenticator(settings.auth)
     app: Application = falcon.App(
