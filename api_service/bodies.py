@@ -112,7 +112,7 @@ CLUSTER_OBJECT = Body(
 CLUSTER_FILTER = Body(
     _parse_filter,
     required=False,
-    description="The clusters that the answer may have; all if there is no body or the list is empty",
+    description="The clusters that the answer may have; all if there is no body (browsers send none) or an empty list",
     schema=_object_of(_TEXTS_SCHEMA),
     example={"clusters": [EXAMPLE_CLUSTER]},
 )

@@ -29,8 +29,14 @@ RuleSelector = Annotated[
 ]
 HitCount = Annotated[int, Meta(description="The number of rule hits, -1 if there are none", examples=[3], ge=-1)]
 Opinion = Annotated[int, Meta(description="For (1), against (-1), or neither (0)", examples=[1], ge=-1, le=1)]
-StoredJSON = Annotated[Raw, Meta(description="What the rule engine reported, byte for byte as it came")]
-FreeText = Annotated[str, Meta(description="What a user wrote, empty if nothing")]
+StoredJSON = Annotated[
+    Raw,
+    Meta(
+        description="Any JSON: what the rule engine reported, byte for byte as it came",
+        examples=[{"error_key": EXAMPLE_ERROR_KEY, "nodes": [{"name": "worker-1", "memory": 7.5}]}],
+    ),
+]
+FreeText = Annotated[str, Meta(description="What a user wrote, empty if nothing", examples=["known, ticket OPS-1"])]
 ClusterName = Annotated[str, Meta(description="Always empty: names of clusters are not stored")]
 ClusterVersion = Annotated[
     str, Meta(description="The version of the cluster's platform, empty if unknown", examples=["4.16.3"])

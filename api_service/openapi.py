@@ -40,7 +40,9 @@ The newest results of the rule engine for clusters of a container platform, and 
 - Times are UTC. Lists whose order is not described have none to rely on.
 - A slash in a parameter separates segments of the path, however it is encoded. The headers `Accept` and `Content-Type`
   of a request play no part.
-- A path that is not listed is 404; any method that is not listed is 405, but OPTIONS, which tells the offered one.
+- A method that is not listed is 405, but OPTIONS, which tells the offered one; so is every method of a path on which
+  another component writes. Any other path is 404.
+- A request that is broken or too large for the HTTP server is refused by it: 400, 413, 414 or 431, with any body.
 """
 _IDENTITY_DESCRIPTION = """\
 Who asks, as the proxy in front of this API says: the base64 (standard alphabet, with padding) of a JSON text like
