@@ -36,6 +36,11 @@ ALSO_NEEDED: dict[str, Callable[[Organization], int]] = {
     "clusters": lambda organization: len(organization.clusters),
     # the filter is checked on the clusters that the rule hits, which are the answer if there is no filter
     "clusters_detail_filtered": lambda organization: len(organization.clusters) * landscape.HITS // landscape.RULES,
+    # there is no index in which the clusters that a rule hits are in their order
+    "clusters_detail_page": lambda organization: len(organization.clusters) * landscape.HITS // landscape.RULES,
+    "clusters_detail_filtered_page": lambda organization: (
+        len(organization.clusters) * landscape.HITS // landscape.RULES
+    ),
     # the primary key begins with the organization, which rates tens of rules
     "rating": lambda organization: landscape.RULES,
 }
@@ -194,6 +199,9 @@ def _values(organization: Organization) -> dict[str, Any]:
         "component": f"{organization.rule}.report",
         "error_key": "K",
         "rule_selector": f"{organization.rule}|K",
+        "after": cluster_id(organization.clusters.start),
+        "after_canonical": cluster_id(organization.clusters.start),
+        "rows": 11,
     }
 
 
