@@ -140,7 +140,9 @@ def test_an_empty_filter_filters_nothing(api: ApiUnderTest, body: bytes) -> None
 
 @pytest.mark.parametrize("ids", ['["x"]', '["\\ud800"]', '["\\u0000"]', f'["{OTHER_CLUSTER}"]', '[""]'])
 def test_a_filter_of_ids_that_match_nothing_leaves_nothing(api: ApiUnderTest, ids: str) -> None:
-    assert api.get(DETAIL, body=f'{{"clusters": {ids}}}').status_code == 404
+    answer = api.get(DETAIL, body=f'{{"clusters": {ids}}}')
+    text = "Item with ID a.b|K was not found in the storage"
+    assert (answer.status_code, answer.json) == (404, {"status": text})
 
 
 def test_a_filter_takes_ids_in_any_form(api: ApiUnderTest) -> None:
