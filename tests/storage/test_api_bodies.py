@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from falcon.testing import create_environ
 
 from tests.support.api import CLUSTER, OTHER_CLUSTER, ApiUnderTest
 
@@ -62,6 +63,18 @@ def test_a_body_that_is_not_well_formed_is_refused(api: ApiUnderTest, path: str,
     assert answer.status_code == 400
     assert list(answer.json) == ["status"]
     assert answer.json["status"] not in ("client didn't provide request body", "bad type in json data")
+
+
+def test_a_body_of_chunks_that_came_without_a_length_is_read(api: ApiUnderTest) -> None:
+    environ = create_environ(
+        path=api.settings.prefix + REPORTS,
+        method="POST",
+        headers={"Transfer-Encoding": "chunked"},
+        body=json.dumps({"clusters": [CLUSTER]}),
+    )
+    del environ["CONTENT_LENGTH"]
+    answer = b"".join(api.app(environ, lambda status, headers: None))
+    assert json.loads(answer)["clusters"] == [CLUSTER]
 
 
 @pytest.mark.parametrize("body", ["{}", '{"clusters": []}', '"x"', "1", "null", "true", "[1]", '["x", null]', "[[]]"])
