@@ -176,6 +176,24 @@ def test_a_toggle_applies_to_exactly_its_organization_cluster_rule_and_error_key
     assert _hit(api, RULE)["disabled"] is False
 
 
+@pytest.mark.parametrize(
+    "other", [{"rule_id": "a.b"}, {"error_key": "L"}, {"cluster_id": OTHER_CLUSTER}, {"user_id": "v"}]
+)
+def test_votes_and_reasons_apply_to_exactly_their_cluster_rule_error_key_and_user(
+    api: ApiUnderTest, other: dict[str, Any]
+) -> None:
+    for cluster in (CLUSTER, OTHER_CLUSTER):
+        api.insert("report", cluster=cluster)
+    api.insert("rule_hit")
+    api.insert("cluster_rule_user_feedback", **other)
+    api.insert("cluster_user_rule_disable_feedback", **other)
+    for path in (REPORT, RULE):
+        hit = _hit(api, path)
+        assert (hit["user_vote"], hit["disable_feedback"], hit["disabled_at"]) == (0, "", "")
+    vote = api.get(f"clusters/{CLUSTER}/rules/a.b.report/error_key/K/users/u/get_vote")
+    assert vote.json == {"status": f"Item with ID {CLUSTER}/a.b.report/u was not found in the storage"}
+
+
 def test_an_acknowledgement_does_not_disable_a_hit(api: ApiUnderTest) -> None:
     api.insert("report")
     api.insert("rule_hit")
