@@ -153,6 +153,12 @@ def test_a_chunked_body_counts_like_any_other(api: Api, chunks: list[bytes]) -> 
     assert (answer.status, _body(answer)["clusters"]) == (200, [CLUSTER])
 
 
+def test_a_body_in_chunks_counts_with_get_too(api: Api) -> None:
+    path = "rules/a.b|K/organizations/1/users/u/clusters_detail"
+    answer = api.send(_asked("GET", path, "Transfer-Encoding: chunked", body=b"2\r\n[]\r\n0\r\n\r\n"))
+    assert (answer.status, _body(answer)) == (400, {"status": "bad type in json data"})
+
+
 @pytest.mark.parametrize(
     ("header", "body"), [("Transfer-Encoding: chunked", b"0\r\n\r\n"), ("Content-Length: 0", b""), ("X-No: body", b"")]
 )

@@ -98,7 +98,9 @@ def make_api(migrated_url: str) -> Iterator[MakeApi]:
         made.append(ApiUnderTest(migrated_url, **settings))
         return made[-1]
 
-    empty_tables(make().database)
+    database = make().database
+    with database.atomic():
+        empty_tables(database)
     yield make
     for api in made:
         api.close()

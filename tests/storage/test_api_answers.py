@@ -176,6 +176,24 @@ def test_a_toggle_applies_to_exactly_its_organization_cluster_rule_and_error_key
     assert _hit(api, RULE)["disabled"] is False
 
 
+@pytest.mark.parametrize(
+    "other", [{"rule_id": "a.b"}, {"error_key": "L"}, {"cluster_id": OTHER_CLUSTER}, {"user_id": "v"}]
+)
+def test_votes_and_reasons_apply_to_exactly_their_cluster_rule_error_key_and_user(
+    api: ApiUnderTest, other: dict[str, Any]
+) -> None:
+    for cluster in (CLUSTER, OTHER_CLUSTER):
+        api.insert("report", cluster=cluster)
+    api.insert("rule_hit")
+    api.insert("cluster_rule_user_feedback", **other)
+    api.insert("cluster_user_rule_disable_feedback", **other)
+    for path in (REPORT, RULE):
+        hit = _hit(api, path)
+        assert (hit["user_vote"], hit["disable_feedback"], hit["disabled_at"]) == (0, "", "")
+    vote = api.get(f"clusters/{CLUSTER}/rules/a.b.report/error_key/K/users/u/get_vote")
+    assert vote.json == {"status": f"Item with ID {CLUSTER}/a.b.report/u was not found in the storage"}
+
+
 def test_an_acknowledgement_does_not_disable_a_hit(api: ApiUnderTest) -> None:
     api.insert("report")
     api.insert("rule_hit")
@@ -345,6 +363,7 @@ def test_clusters_hit_by_a_rule_are_ascending_with_their_versions(api: ApiUnderT
         },
     ]
     missing = api.get("rules/a.b|X/organizations/1/users/u/clusters_detail")
+    assert (missing.status_code, missing.content_type) == (404, "application/json; charset=utf-8")
     assert missing.json == {"status": "Item with ID a.b|X was not found in the storage"}
 
 
@@ -446,3 +465,29 @@ def test_the_vote_of_a_user(api: ApiUnderTest) -> None:
     assert (api.get(path).status_code, api.get(path).json) == (404, {"status": text})
     api.insert("cluster_rule_user_feedback", user_vote=0)
     assert api.get(path).json == {"vote": 0, "status": "ok"}
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        (f"organizations/1/clusters/{CLUSTER}/users/{{}}/report", 200),
+        (f"organizations/1/clusters/{CLUSTER}/users/{{}}/report/info", 200),
+        (f"organizations/1/clusters/{CLUSTER}/users/{{}}/rules/a.b.report|K", 200),
+        ("rules/a.b|K/organizations/1/users/{}/clusters_detail", 200),
+        ("rules/users/{}/disabled/feedback", 200),
+        ("clusters/rules/a.b.report/error_key/{}/organizations/1/disabled", 200),
+        ("rules/a.b.report/error_key/{}/organizations/1/", 404),
+        (f"clusters/{CLUSTER}/rules/a.b.report/error_key/{{}}/users/u/get_vote", 404),
+        (f"clusters/{CLUSTER}/rules/a.b.report/error_key/K/users/{{}}/get_vote", 404),
+    ],
+)
+def test_no_text_in_a_path_does_more_than_match_no_row(api: ApiUnderTest, path: str, status: int) -> None:
+    api.insert("report")
+    for table in ("rule_hit", "recommendation", "cluster_rule_toggle", "rule_disable"):
+        api.insert(table)
+    for table in ("cluster_user_rule_disable_feedback", "cluster_rule_user_feedback"):
+        api.insert(table)
+    for value in ("%00", "u%00", "K%00", "%ED%A0%80", "%EF%BF%BF", "%25s", "%5C", "'", "%7B%7D"):
+        answer = api.get(path.format(value))
+        assert answer.status_code == status, value
+        assert "why" not in answer.text, value

@@ -30,7 +30,7 @@ SECRET, MINE = "SECRET_OF_ORG_1", "TEXT_OF_ORG_2"
 OTHERS = ("11111111-0000-4000-8000-000000000001", "eeeeeeee-0000-4000-8000-000000000001")
 OWNED = ("22222222-0000-4000-8000-000000000002", "dddddddd-0000-4000-8000-000000000002")
 NOWHERE = "77777777-0000-4000-8000-000000000007"
-ALL_RULES = ("a.shared", f"a.{SECRET}", f"a.{MINE}", "a.stray")
+ALL_RULES = ("a.shared", f"a.{SECRET}", f"a.{MINE}", "a.stray", "a.hit")
 
 
 class Shown(enum.Enum):
@@ -128,7 +128,8 @@ def _insert_strays(api: ApiUnderTest) -> None:
     cluster = OWNED[0]
     api.insert("rule_hit", org_id=OTHER, cluster_id=cluster, rule_fqdn=f"a.{SECRET}.report")
     api.insert("recommendation", org_id=OTHER, cluster_id=cluster, rule_fqdn="a.stray", rule_id="a.stray|K")
-    api.insert("cluster_rule_toggle", org_id=str(OTHER), cluster_id=cluster, rule_id=f"a.{SECRET}.report")
+    for rule in ("a.hit", f"a.{SECRET}"):
+        api.insert("cluster_rule_toggle", org_id=str(OTHER), cluster_id=cluster, rule_id=f"{rule}.report")
     reason = {"cluster_id": cluster, "rule_id": "a.stray.report", "user_id": SECRET, "message": SECRET}
     newest = "2026-05-04 11:59:59"
     api.insert("cluster_user_rule_disable_feedback", org_id=str(OTHER), **reason, updated_at=newest)
@@ -169,7 +170,9 @@ def _filled(both: Path | str, one: Path | str) -> Apis:
     apis = Apis(ApiUnderTest(both, auth="xrh"), ApiUnderTest(one, auth="xrh"))
     for api in (apis.of_both, apis.of_one):
         _insert_organization(api, OWN, OWNED, MINE)
+        # about which the other organization has rows too
         api.insert("cluster_rule_toggle", org_id=str(OWN), cluster_id=OWNED[0], rule_id="a.stray.report")
+        api.insert("rule_hit", org_id=OWN, cluster_id=OWNED[0], rule_fqdn="a.hit.report")
     _insert_organization(apis.of_both, OTHER, OTHERS, SECRET)
     _insert_strays(apis.of_both)
     return apis

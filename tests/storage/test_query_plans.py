@@ -96,6 +96,10 @@ class Explorer:
         """Return what is wrong with a question, nothing if all is well."""
         return [problem for organization in ORGANIZATIONS for problem in self._problems(statement, organization)]
 
+    def close(self) -> None:
+        """Close its connection."""
+        self._database.close()
+
     def _problems(self, statement: Statement, organization: Organization) -> Iterator[str]:
         known = _values(organization)
         missing = [name for name in statement.parameters if name not in known]
@@ -227,7 +231,7 @@ def explorers(large_database: Database, migrated_url: str) -> Iterator[list[Expl
         found = [PostgresqlExplorer(url, "custom"), PostgresqlExplorer(url, "generic")]
     yield found
     for explorer in found:
-        explorer._database.close()
+        explorer.close()
 
 
 @pytest.mark.parametrize("name", STATEMENTS)

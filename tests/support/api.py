@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from falcon import testing
-from peewee import Database
+from peewee import Database, SqliteDatabase
 from prometheus_client import CollectorRegistry
 
 from api_service.app import create_app, resources_of
@@ -106,10 +106,11 @@ class ApiUnderTest:
     def __init__(self, place: Path | str, clock: Callable[[], datetime] = lambda: NOW, **settings: Any) -> None:
         self.url = f"sqlite:///{place}/aggregator.db" if isinstance(place, Path) else place
         self.database = open_writer(DatabaseSettings(url=Secret(self.url)), "tests")
-        if isinstance(place, Path):
-            self.file = place / "aggregator.db"
+        if isinstance(self.database, SqliteDatabase):
             # a lost file is no loss here
             self.database._pragmas = [("foreign_keys", 0), ("synchronous", 0)]
+        if isinstance(place, Path):
+            self.file = place / "aggregator.db"
             migrate(self.database)
         self.settings = ApiSettings(**settings)
         self.registry = CollectorRegistry()

@@ -11,6 +11,7 @@ from psycopg2.extras import execute_values
 
 CLUSTERS = 100_000
 HITS, RULES = 5, 97
+"""How many rules hit a cluster, and of how many."""
 EARLY, LATE = datetime(2026, 5, 4, 8), datetime(2026, 5, 4, 12)
 """When the reports of clusters with an odd and with an even number were stored."""
 
