@@ -263,14 +263,15 @@ def recommendations(reader: Reader, org_id: int, clusters: list[str]) -> list[Re
     return [Recommendation(*row) for row in reader.read(RECOMMENDATIONS, org_id=org_id, clusters=clusters)]
 
 
+# A version is found by its primary key; of a join PostgreSQL may make one with all of report_info.
 CLUSTERS_DETAIL = Statement(
     "clusters_detail",
     """
-    SELECT recommendation.cluster_id, recommendation.created_at, recommendation.impacted_since,
-        report_info.version_info
+    SELECT recommendation.cluster_id, recommendation.created_at, recommendation.impacted_since, (
+        SELECT version_info FROM report_info
+        WHERE report_info.org_id = recommendation.org_id AND report_info.cluster_id = recommendation.cluster_id
+    )
     FROM recommendation
-    LEFT JOIN report_info
-        ON report_info.org_id = recommendation.org_id AND report_info.cluster_id = recommendation.cluster_id
     WHERE recommendation.org_id = :org_id AND recommendation.rule_id = :rule_selector
     """,
     TYPES,
@@ -282,7 +283,10 @@ CLUSTERS_DETAIL_FILTERED = Statement("clusters_detail_filtered", f"{CLUSTERS_DET
 
 # `|| ''` keeps both engines from walking through all of the organization in the order of its primary key.
 _CLUSTERS_DETAIL_PAGE = """
-    SELECT page.cluster_id, page.created_at, page.impacted_since, report_info.version_info
+    SELECT page.cluster_id, page.created_at, page.impacted_since, (
+        SELECT version_info FROM report_info
+        WHERE report_info.org_id = page.org_id AND report_info.cluster_id = page.cluster_id
+    )
     FROM (
         SELECT recommendation.org_id, recommendation.cluster_id, recommendation.created_at,
             recommendation.impacted_since
@@ -299,7 +303,6 @@ _CLUSTERS_DETAIL_PAGE = """
         ORDER BY recommendation.cluster_id || '' COLLATE "C"
         LIMIT :rows
     ) AS page
-    LEFT JOIN report_info ON report_info.org_id = page.org_id AND report_info.cluster_id = page.cluster_id
 """
 
 CLUSTERS_DETAIL_PAGE = Statement("clusters_detail_page", _CLUSTERS_DETAIL_PAGE.format(filter=""), TYPES)
@@ -364,19 +367,26 @@ def clusters_recommendations(reader: Reader, org_id: int, clusters: list[str]) -
     return [ClusterRecommendation(*row) for row in rows]
 
 
+_TOGGLE = "cluster_id, rule_id, error_key, disabled, disabled_at, updated_at"
+
 DISABLED_RULES = Statement(
     "disabled_rules",
-    """
-    SELECT cluster_id, rule_id, error_key, disabled, disabled_at, updated_at
+    f"""
+    SELECT {_TOGGLE}
     FROM cluster_rule_toggle
     WHERE org_id = CAST(:org_id AS varchar) AND disabled = 1
-    """,
+    """,  # noqa: S608 - parts of this file
     TYPES,
 )
 
+# COALESCE keeps the index of an organization's toggles out of it: the primary key begins with the cluster.
 DISABLED_RULES_OF_CLUSTERS = Statement(
     "disabled_rules_of_clusters",
-    f"{DISABLED_RULES.sql} AND cluster_id = ANY(:clusters)",
+    f"""
+    SELECT {_TOGGLE}
+    FROM cluster_rule_toggle
+    WHERE COALESCE(org_id, '') = CAST(:org_id AS varchar) AND disabled = 1 AND cluster_id = ANY(:clusters)
+    """,  # noqa: S608 - parts of this file
     TYPES,
 )
 
