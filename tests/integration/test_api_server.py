@@ -297,6 +297,27 @@ def test_a_connection_serves_several_requests(api: Api) -> None:
     connection.close()
 
 
+def test_an_answer_that_a_client_has_already_is_not_sent_again(api: Api) -> None:
+    answer = api.send(_asked("GET", "organizations/1/clusters"))
+    tag = answer.headers["ETag"]
+    assert answer.headers["Cache-Control"] == "private, no-cache"
+    known = api.send(_asked("GET", "organizations/1/clusters", f"If-None-Match: {tag}"))
+    assert (known.status, known.headers["ETag"], known.body) == (304, tag, b"")  # type: ignore[attr-defined]
+    assert api.send(_asked("GET", "organizations/1/clusters", 'If-None-Match: "other"')).status == 200
+
+
+def test_a_page_tells_where_the_next_one_is(start_api: StartApi, sqlite_url: str, server: str) -> None:
+    second = REPORT.replace(CLUSTER, "b9d4b240-49e2-56d0-a495-f2798c5e3b2f")
+    settings = {"API__SERVER": server, "API__ORG_OVERVIEW_LIMIT_HOURS": "1000000"}
+    api = start_api(_fill(sqlite_url, REPORT, second), **settings).wait_until_it_listens()
+    first = api.get("organizations/1/clusters?limit=1")
+    assert first.json["clusters"] == [CLUSTER]
+    target = first.headers["Link"].removeprefix("<").removesuffix('>; rel="next"')
+    following = fetch(api.port, target)
+    assert following.json["clusters"] == ["b9d4b240-49e2-56d0-a495-f2798c5e3b2f"]
+    assert "Link" not in following.headers
+
+
 def test_every_line_of_the_log_of_a_request_has_its_id(api: Api) -> None:
     answer = api.send(_asked("GET", "organizations/1/clusters", "X-Request-Id: test-4711"))
     assert answer.headers["X-Request-Id"] == "test-4711"
