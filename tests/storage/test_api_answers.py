@@ -367,6 +367,15 @@ def test_clusters_hit_by_a_rule_are_ascending_with_their_versions(api: ApiUnderT
     assert missing.json == {"status": "Item with ID a.b|X was not found in the storage"}
 
 
+def test_a_version_that_another_organization_had_is_not_shown(api: ApiUnderTest) -> None:
+    api.insert("report")
+    api.insert("recommendation")
+    api.insert("report_info", org_id=2)
+    (detail,) = api.get("rules/a.b|K/organizations/1/users/u/clusters_detail").json["clusters"]
+    by_cluster = api.post("clusters/organizations/1/users/u/recommendations", f'["{CLUSTER}"]').json["clusters"]
+    assert detail["meta"] == by_cluster[CLUSTER]["meta"] == {"cluster_version": ""}
+
+
 def test_rules_switched_off_for_clusters(api: ApiUnderTest) -> None:
     api.insert("cluster_rule_toggle", disabled_at=LATER, enabled_at=LATER)
     api.insert("cluster_rule_toggle", cluster_id=OTHER_CLUSTER, disabled_at=None)
