@@ -1,6 +1,7 @@
 # Targets for developers and for the first look; `make help` lists them.
 
 PYTHON ?= python3
+JOBS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -14,8 +15,8 @@ help:  ## List the targets
 demo: $(STAMP)  ## Run the main job on embedded parts until Ctrl-C (ONCE=1: end after the answers)
 	@$(BIN)/python -m examples.demo $(if $(ONCE),--once)
 
-test: $(STAMP)  ## Run all tests on real parts
-	@$(BIN)/python -m pytest $(ARGS)
+test: $(STAMP)  ## Run all tests on real parts (ARGS=... for pytest, JOBS=1: one after another)
+	@$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile $(ARGS)
 
 check: $(STAMP)  ## Check style, types, imports between packages, and that generated pages are true
 	$(BIN)/ruff check .

@@ -54,7 +54,7 @@ def create_app(
     """
     check_prefix(settings)
     resources = resources_of(settings, reader, metrics, build, clock)
-    endpoints = [OpenApi.endpoint, *(resource.endpoint for resource in resources)]
+    endpoints = [*(resource.endpoint for resource in resources), OpenApi.endpoint]
     document = openapi.document(endpoints, settings.prefix, build.version, settings.auth != "none")
     authenticate = authenticator(settings.auth)
     app: Application = falcon.App(

@@ -7,21 +7,25 @@ from typing import Any
 import falcon
 
 from api_service.errors import bad_request
+from api_service.fields import EXAMPLE_CLUSTER
 from api_service.json_values import NotJSONError, parse
-from api_service.parameters import parse_clusters
+from api_service.parameters import CLUSTER_SCHEMA, parse_clusters
 from libaggregator.identifiers import InvalidClusterID, parse_cluster_id
 
 
 @dataclass(frozen=True)
 class Body:
-    """A kind of body: how its bytes become a list of cluster ids, whether it must be there, and its JSON Schema.
+    """A kind of body: how its bytes become a list of cluster ids, and what the OpenAPI document says of it.
 
-    `parse` raises RefusedError (400).
+    `parse` raises RefusedError (400). `required` is whether it must be there. `schema` is a JSON Schema that holds for
+    exactly the JSON values that `parse` takes, and for `example`.
     """
 
     parse: Callable[[bytes], list[str]]
     required: bool
+    description: str
     schema: Mapping[str, Any]
+    example: object
 
     def read(self, req: falcon.Request) -> list[str]:
         """Return the cluster ids in the body of a request; its header `Content-Type` plays no part."""
@@ -84,12 +88,31 @@ def _normalise(text: str) -> str:
         return text
 
 
-_IDS_SCHEMA: Mapping[str, Any] = {"type": "array", "items": {"type": "string"}}
-_OBJECT_SCHEMA: Mapping[str, Any] = {
-    "type": "object",
-    "properties": {"clusters": {"anyOf": [_IDS_SCHEMA, {"type": "null"}]}},
-}
+def _object_of(ids: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {"type": "object", "properties": {"clusters": {"anyOf": [ids, {"type": "null"}]}}}
 
-CLUSTER_ARRAY = Body(_parse_array, required=True, schema=_IDS_SCHEMA)
-CLUSTER_OBJECT = Body(_parse_object, required=True, schema=_OBJECT_SCHEMA)
-CLUSTER_FILTER = Body(_parse_filter, required=False, schema=_OBJECT_SCHEMA)
+
+_TEXTS_SCHEMA: Mapping[str, Any] = {"type": "array", "items": {"type": "string"}}
+_IDS_SCHEMA: Mapping[str, Any] = {"type": "array", "items": CLUSTER_SCHEMA}
+
+CLUSTER_ARRAY = Body(
+    _parse_array,
+    required=True,
+    description="Ids of clusters; one that is no UUID or unknown matches nothing",
+    schema=_TEXTS_SCHEMA,
+    example=[EXAMPLE_CLUSTER],
+)
+CLUSTER_OBJECT = Body(
+    _parse_object,
+    required=True,
+    description="Ids of clusters, UUIDs in any form; without `clusters` the list is empty, other keys are ignored",
+    schema=_object_of(_IDS_SCHEMA),
+    example={"clusters": [EXAMPLE_CLUSTER]},
+)
+CLUSTER_FILTER = Body(
+    _parse_filter,
+    required=False,
+    description="The clusters that the answer may have; all if there is no body (browsers send none) or an empty list",
+    schema=_object_of(_TEXTS_SCHEMA),
+    example={"clusters": [EXAMPLE_CLUSTER]},
+)

@@ -5,7 +5,7 @@ import re
 import sqlite3
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
 from typing import Any
@@ -24,8 +24,19 @@ Value = int | str | datetime | Sequence[str] | None
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 _PARAMETER = re.compile(r":(\w+)")
 _ANY_OF = re.compile(r"= ANY\((:\w+)\)")
+# provider `b` has nothing but bytewise locales; before version 15 there was only libc, `c`
+_DATABASE_IS_BYTEWISE = r"""
+    SELECT CASE COALESCE(to_jsonb(database) ->> 'datlocprovider', 'c')
+        WHEN 'b' THEN true
+        WHEN 'c' THEN datcollate ~ '^(C|POSIX)(\.|$)'
+        ELSE false
+    END
+    FROM pg_database AS database
+    WHERE datname = current_database()
+"""
 # 26000: the prepared statement does not exist; 42P05: it exists already; 0A000: the plan does not fit any more
 _PREPARED_STATES = ("26000", "42P05", "0A000")
+_BYTEWISE = ' COLLATE "C"'
 _BUSY_CODES = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
@@ -38,6 +49,7 @@ class Statement:
     """One question: its name, its SQL with parameters like `:org_id`, and their types on PostgreSQL by name.
 
     The SQL runs on both engines. A list is one parameter, `= ANY(:clusters)`, which is translated for SQLite.
+    Where the order of texts matters, `COLLATE "C"` makes it that of their bytes.
     """
 
     name: str
@@ -50,9 +62,22 @@ class Statement:
         return list(dict.fromkeys(_PARAMETER.findall(self.sql)))
 
     @cached_property
+    def names_collation(self) -> bool:
+        """Whether the order of texts matters."""
+        return _BYTEWISE in self.sql
+
+    @cached_property
+    def without_collation(self) -> "Statement":
+        """The statement for a database whose own order is that of bytes.
+
+        It means the same there, and can use an index, which has the order of the database and never a named one.
+        """
+        return replace(self, sql=self.sql.replace(_BYTEWISE, ""))
+
+    @cached_property
     def for_sqlite(self) -> str:
         """The statement with SQLite's own named parameters; a list is the text of a JSON array."""
-        return _ANY_OF.sub(r"IN (SELECT value FROM json_each(\1))", self.sql)
+        return _ANY_OF.sub(r"IN (SELECT value FROM json_each(\1))", self.without_collation.sql)
 
     @cached_property
     def for_postgresql(self) -> str:
@@ -135,6 +160,7 @@ class _Session:
         self._connections = connections
         self._on_sqlite = isinstance(database, SqliteDatabase)
         self._prepared: set[str] = set()
+        self._is_bytewise: bool | None = None
 
     @property
     def is_open(self) -> bool:
@@ -146,6 +172,8 @@ class _Session:
             self._connections.inc()
         if self._on_sqlite:
             return self._rows(statement.for_sqlite, {name: _for_sqlite(value) for name, value in values.items()})
+        if statement.names_collation and self._compares_bytes():
+            statement = statement.without_collation
         bound = {name: _for_postgresql(value) for name, value in values.items()}
         if not prepare:
             return self._rows(statement.for_postgresql, bound)
@@ -161,12 +189,19 @@ class _Session:
             self._database.close()
             self._connections.dec()
             self._prepared.clear()
+            self._is_bytewise = None
         return broken
 
     def _is_broken(self, error: BaseException) -> bool:
         if self._on_sqlite:
             return fault_of(error) is Fault.OUTAGE and _sqlite_code(error) not in _BUSY_CODES
         return bool(self._database.connection().closed) or sqlstate_of(error) in _PREPARED_STATES
+
+    def _compares_bytes(self) -> bool:
+        """Say whether the database orders texts by their bytes; it is asked once a connection."""
+        if self._is_bytewise is None:
+            ((self._is_bytewise,),) = self._rows(_DATABASE_IS_BYTEWISE, {})
+        return bool(self._is_bytewise)
 
     def _rows(self, sql: str, parameters: dict[str, object]) -> Rows:
         rows: Rows = self._database.execute_sql(sql, parameters).fetchall()

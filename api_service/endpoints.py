@@ -11,7 +11,9 @@ import msgspec
 from api_service.auth import Authenticate
 from api_service.bodies import Body
 from api_service.errors import JSON_CONTENT, forbidden
+from api_service.paging import PagedAnswer
 from api_service.parameters import Parameter
+from api_service.revalidation import send_unless_known
 
 
 class Access(enum.Enum):
@@ -23,26 +25,48 @@ class Access(enum.Enum):
     ORGANIZATION_OF_PATH = "an identity of the organization in the path"
 
 
+class Tag(enum.Enum):
+    """The noun under which the OpenAPI document lists an endpoint, and what it tells of it."""
+
+    SERVICE = "The service itself"
+    ORGANIZATIONS = "Organizations and their clusters"
+    REPORTS = "What the rule engine found out about clusters, as a user sees it"
+    RECOMMENDATIONS = "Which rules hit which clusters"
+    TOGGLES = "Rules that were switched off for single clusters, and why"
+    ACKNOWLEDGEMENTS = "Rules that were switched off for a whole organization"
+    OPINIONS = "Votes of users and ratings of organizations"
+
+
 @dataclass(frozen=True)
 class Endpoint:
     """One path of `docs/rest.md`, section 4, relative to the prefix, and what is known before it is asked.
 
     `parameters` are in the order of their validation; a parameter of the path that is not in it is not checked.
-    `answer` is a struct, or bytes with a content type of their own. `misses` is whether it can answer 404. `headers`
-    are those of its answer, besides the ones that every answer has.
+    `query` are those that can be in the query string; all other ones there are ignored.
+    `answer` is a struct, or bytes with a content type of their own. `misses` is whether it can answer 404,
+    `volatile` whether hardly any answer is like the one before, so that keeping one is of no use. `headers` are those
+    of its answer, besides the ones that every answer has.
     """
 
     name: str
     method: Literal["GET", "POST"]
     path: str
     summary: str
+    tag: Tag
     access: Access
     answer: type[msgspec.Struct] | type[bytes]
     parameters: Sequence[Parameter] = ()
+    query: Sequence[Parameter] = ()
     body: Body | None = None
     misses: bool = False
     content_type: str = JSON_CONTENT
     headers: Mapping[str, str] = field(default_factory=dict)
+    volatile: bool = False
+
+    @property
+    def can_be_kept(self) -> bool:
+        """Whether clients may keep an answer and ask if it still holds."""
+        return self.method == "GET" and not self.volatile
 
 
 class Resource(Protocol):
@@ -53,9 +77,10 @@ class Resource(Protocol):
         """What it answers."""
 
     @property
-    def respond(self) -> Callable[..., msgspec.Struct | bytes]:
+    def respond(self) -> Callable[..., msgspec.Struct | PagedAnswer | bytes]:
         """Return the answer; takes the endpoint's parameters by name, and `clusters` from its body.
 
+        A parameter of the query that a request does not have is left out.
         Raises RefusedError and OutageError.
         """
 
@@ -75,6 +100,7 @@ class ServedResource:
         own_org_id = None if endpoint.access is Access.OPEN else self._authenticate(req)
         req.context.org_id = own_org_id
         values: dict[str, Any] = {p.argument: p.parse(segments[p.name]) for p in endpoint.parameters}
+        values |= {p.argument: p.parse(text) for p in endpoint.query if (text := _in_query(req, p.name)) is not None}
         if endpoint.access is Access.ORGANIZATION_OF_PATH:
             req.context.org_id = values["org_id"]
             _require_same(values["org_id"], own_org_id)
@@ -83,9 +109,23 @@ class ServedResource:
         if endpoint.body:
             values["clusters"] = endpoint.body.read(req)
         answer = self._resource.respond(**values)
-        resp.content_type = endpoint.content_type
+        if isinstance(answer, PagedAnswer):
+            if link := answer.link(req.path):
+                resp.set_header("Link", link)
+            answer = answer.answer
         resp.set_headers(endpoint.headers)
-        resp.data = answer if isinstance(answer, bytes) else msgspec.json.encode(answer)
+        body = answer if isinstance(answer, bytes) else msgspec.json.encode(answer)
+        if endpoint.can_be_kept:
+            send_unless_known(req, resp, body, endpoint.content_type)
+        else:
+            resp.content_type = endpoint.content_type
+            resp.data = body
+
+
+def _in_query(req: falcon.Request, name: str) -> str | None:
+    """Return a parameter of the query string, None if it is not there; of one given twice the last one counts."""
+    value = req.params.get(name)
+    return value[-1] if isinstance(value, list) else value
 
 
 def _require_same(org_id: int, own_org_id: int | None) -> None:

@@ -1,8 +1,9 @@
-"""Organizations as decimal text."""
+"""Numbers as decimal text."""
 
 import re
 
-MAX_ORGANIZATION = 2**32 - 1
+MAX_UINT32 = 2**32 - 1
+MAX_ORGANIZATION = MAX_UINT32
 _DIGITS = re.compile("[0-9]+")
 _MAX_UNSIGNED = 2**64 - 1
 

@@ -1,13 +1,15 @@
 """The questions that the API asks, one SQL statement each (`docs/rest.md`, section 4; `docs/schema.md`).
 
 Where users' choices live `org_id` is text, so it is cast there, never the column. Rows come in no order: what is
-shown is sorted by the resources, so that no collation of the database plays a part.
+shown is sorted by the resources, so that no collation of the database plays a part. A page of a list is read in that
+same order, by the bytes of the cluster ids.
 """
 
 from datetime import datetime
 from typing import NamedTuple
 
-from api_service.database import Reader, Statement
+from api_service.database import Reader, Statement, Value
+from api_service.paging import Page
 from api_service.parameters import Rule
 from api_service.times import StoredTime
 
@@ -20,6 +22,9 @@ TYPES = {
     "component": "text",
     "error_key": "text",
     "rule_selector": "text",
+    "after": "text",
+    "after_canonical": "text",
+    "rows": "bigint",
 }
 """The type of each parameter on PostgreSQL. A column can be narrower (`integer`) before `bigint` is applied."""
 
@@ -45,9 +50,10 @@ def organizations(reader: Reader) -> list[int]:
     return [org_id for (org_id,) in reader.read(ORGANIZATIONS)]
 
 
+# Without an order PostgreSQL may read the table until it meets a row of an organization that has many.
 ORGANIZATION_WITH_REPORT = Statement(
     "organization_with_report",
-    "SELECT org_id FROM report WHERE org_id = :org_id LIMIT 1",
+    "SELECT org_id FROM report WHERE org_id = :org_id ORDER BY cluster LIMIT 1",
     TYPES,
 )
 
@@ -64,9 +70,36 @@ CLUSTERS = Statement(
 )
 
 
-def clusters(reader: Reader, org_id: int, since: datetime) -> list[str]:
-    """Return the clusters of an organization whose report was stored at `since` (naive UTC) or later."""
-    return [cluster for (cluster,) in reader.read(CLUSTERS, org_id=org_id, since=since)]
+# An adopted database can hold ids that are not canonical: one that is stored as it was written is meant as it is.
+CLUSTERS_PAGE = Statement(
+    "clusters_page",
+    f"""
+    {CLUSTERS.sql} AND cluster COLLATE "C" > COALESCE(
+        (SELECT last.cluster FROM report AS last WHERE last.org_id = :org_id AND last.cluster = :after),
+        :after_canonical
+    )
+    ORDER BY cluster COLLATE "C"
+    LIMIT :rows
+    """,  # noqa: S608 - parts of this file
+    TYPES,
+)
+
+
+def clusters(reader: Reader, org_id: int, since: datetime, page: Page) -> list[str]:
+    """Return the clusters of an organization whose report was stored at `since` (naive UTC) or later.
+
+    Of a page they are the first `page.rows` behind `page.after`.
+    """
+    if page.is_whole_list:
+        rows = reader.read(CLUSTERS, org_id=org_id, since=since)
+    else:
+        rows = reader.read(CLUSTERS_PAGE, org_id=org_id, since=since, **_bounds(page))
+    return [cluster for (cluster,) in rows]
+
+
+def _bounds(page: Page) -> dict[str, Value]:
+    after, canonical = (page.after.written, page.after.canonical) if page.after else ("", "")
+    return {"after": after, "after_canonical": canonical, "rows": page.rows}
 
 
 class Hit(NamedTuple):
@@ -88,13 +121,14 @@ _HIT = """
     vote.user_vote, toggle.disabled, toggle.disabled_at, feedback.message, feedback.updated_at
 """
 
+# COALESCE keeps the index of an organization's toggles out of it: by its primary key a toggle is one row.
 _CHOICES_OF_USERS = """
     LEFT JOIN cluster_rule_user_feedback AS vote
         ON vote.cluster_id = rule_hit.cluster_id AND vote.rule_id = rule_hit.rule_fqdn
         AND vote.user_id = :user_id AND vote.error_key = rule_hit.error_key
     LEFT JOIN cluster_rule_toggle AS toggle
         ON toggle.cluster_id = rule_hit.cluster_id AND toggle.rule_id = rule_hit.rule_fqdn
-        AND toggle.error_key = rule_hit.error_key AND toggle.org_id = CAST(:org_id AS varchar)
+        AND toggle.error_key = rule_hit.error_key AND COALESCE(toggle.org_id, '') = CAST(:org_id AS varchar)
     LEFT JOIN cluster_user_rule_disable_feedback AS feedback
         ON feedback.cluster_id = rule_hit.cluster_id AND feedback.user_id = :user_id
         AND feedback.rule_id = rule_hit.rule_fqdn AND feedback.error_key = rule_hit.error_key
@@ -229,23 +263,52 @@ def recommendations(reader: Reader, org_id: int, clusters: list[str]) -> list[Re
     return [Recommendation(*row) for row in reader.read(RECOMMENDATIONS, org_id=org_id, clusters=clusters)]
 
 
+# A version is found by its primary key; of a join PostgreSQL may make one with all of report_info.
 CLUSTERS_DETAIL = Statement(
     "clusters_detail",
     """
-    SELECT recommendation.cluster_id, recommendation.created_at, recommendation.impacted_since,
-        report_info.version_info
+    SELECT recommendation.cluster_id, recommendation.created_at, recommendation.impacted_since, (
+        SELECT version_info FROM report_info
+        WHERE report_info.org_id = recommendation.org_id AND report_info.cluster_id = recommendation.cluster_id
+    )
     FROM recommendation
-    LEFT JOIN report_info
-        ON report_info.org_id = recommendation.org_id AND report_info.cluster_id = recommendation.cluster_id
     WHERE recommendation.org_id = :org_id AND recommendation.rule_id = :rule_selector
     """,
     TYPES,
 )
 
-CLUSTERS_DETAIL_FILTERED = Statement(
-    "clusters_detail_filtered",
-    f"{CLUSTERS_DETAIL.sql} AND recommendation.cluster_id = ANY(:clusters)",
-    TYPES,
+_AMONG_CLUSTERS = "AND recommendation.cluster_id = ANY(:clusters)"
+
+CLUSTERS_DETAIL_FILTERED = Statement("clusters_detail_filtered", f"{CLUSTERS_DETAIL.sql} {_AMONG_CLUSTERS}", TYPES)
+
+# `|| ''` keeps both engines from walking through all of the organization in the order of its primary key.
+_CLUSTERS_DETAIL_PAGE = """
+    SELECT page.cluster_id, page.created_at, page.impacted_since, (
+        SELECT version_info FROM report_info
+        WHERE report_info.org_id = page.org_id AND report_info.cluster_id = page.cluster_id
+    )
+    FROM (
+        SELECT recommendation.org_id, recommendation.cluster_id, recommendation.created_at,
+            recommendation.impacted_since
+        FROM recommendation
+        WHERE recommendation.org_id = :org_id AND recommendation.rule_id = :rule_selector {filter}
+            AND recommendation.cluster_id || '' COLLATE "C" > COALESCE(
+                (
+                    SELECT last.cluster_id FROM recommendation AS last
+                    WHERE last.org_id = :org_id AND last.cluster_id = :after
+                    LIMIT 1
+                ),
+                :after_canonical
+            )
+        ORDER BY recommendation.cluster_id || '' COLLATE "C"
+        LIMIT :rows
+    ) AS page
+"""
+
+CLUSTERS_DETAIL_PAGE = Statement("clusters_detail_page", _CLUSTERS_DETAIL_PAGE.format(filter=""), TYPES)
+
+CLUSTERS_DETAIL_FILTERED_PAGE = Statement(
+    "clusters_detail_filtered_page", _CLUSTERS_DETAIL_PAGE.format(filter=_AMONG_CLUSTERS), TYPES
 )
 
 
@@ -258,13 +321,22 @@ class HitCluster(NamedTuple):
     version: str | None
 
 
-def clusters_detail(reader: Reader, org_id: int, rule_selector: str, clusters: list[str]) -> list[HitCluster]:
-    """Return the clusters of an organization that are hit by a rule; `clusters` filters them, unless empty."""
+def clusters_detail(
+    reader: Reader, org_id: int, rule_selector: str, clusters: list[str], page: Page
+) -> list[HitCluster]:
+    """Return the clusters of an organization that are hit by a rule; `clusters` filters them, unless empty.
+
+    Of a page they are the first `page.rows` behind `page.after`.
+    """
+    values: dict[str, Value] = {"org_id": org_id, "rule_selector": rule_selector}
     if clusters:
-        rows = reader.read(CLUSTERS_DETAIL_FILTERED, org_id=org_id, rule_selector=rule_selector, clusters=clusters)
+        values["clusters"] = clusters
+    if page.is_whole_list:
+        statement = CLUSTERS_DETAIL_FILTERED if clusters else CLUSTERS_DETAIL
     else:
-        rows = reader.read(CLUSTERS_DETAIL, org_id=org_id, rule_selector=rule_selector)
-    return [HitCluster(*row) for row in rows]
+        statement = CLUSTERS_DETAIL_FILTERED_PAGE if clusters else CLUSTERS_DETAIL_PAGE
+        values |= _bounds(page)
+    return [HitCluster(*row) for row in reader.read(statement, **values)]
 
 
 CLUSTERS_RECOMMENDATIONS = Statement(
@@ -295,19 +367,26 @@ def clusters_recommendations(reader: Reader, org_id: int, clusters: list[str]) -
     return [ClusterRecommendation(*row) for row in rows]
 
 
+_TOGGLE = "cluster_id, rule_id, error_key, disabled, disabled_at, updated_at"
+
 DISABLED_RULES = Statement(
     "disabled_rules",
-    """
-    SELECT cluster_id, rule_id, error_key, disabled, disabled_at, updated_at
+    f"""
+    SELECT {_TOGGLE}
     FROM cluster_rule_toggle
     WHERE org_id = CAST(:org_id AS varchar) AND disabled = 1
-    """,
+    """,  # noqa: S608 - parts of this file
     TYPES,
 )
 
+# COALESCE keeps the index of an organization's toggles out of it: the primary key begins with the cluster.
 DISABLED_RULES_OF_CLUSTERS = Statement(
     "disabled_rules_of_clusters",
-    f"{DISABLED_RULES.sql} AND cluster_id = ANY(:clusters)",
+    f"""
+    SELECT {_TOGGLE}
+    FROM cluster_rule_toggle
+    WHERE COALESCE(org_id, '') = CAST(:org_id AS varchar) AND disabled = 1 AND cluster_id = ANY(:clusters)
+    """,  # noqa: S608 - parts of this file
     TYPES,
 )
 

@@ -4,14 +4,16 @@ from datetime import datetime
 
 import msgspec
 
+from api_service.fields import ExactAlways
+
 StoredTime = datetime | str | None
 """A time as a driver returns it: naive UTC from PostgreSQL, text with 0 to 6 fraction digits from SQLite."""
 
 
 class TimeObject(msgspec.Struct, frozen=True):
-    """A time that can be missing, as an object."""
+    """A time that can be missing: there is one if `Valid` is true."""
 
-    time: str = msgspec.field(name="Time")
+    time: ExactAlways = msgspec.field(name="Time")
     valid: bool = msgspec.field(name="Valid")
 
 

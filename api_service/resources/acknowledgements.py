@@ -4,26 +4,27 @@ import msgspec
 
 from api_service import queries
 from api_service.database import Reader
-from api_service.endpoints import Access, Endpoint
+from api_service.endpoints import Access, Endpoint, Tag
 from api_service.errors import not_found
+from api_service.fields import Component, ErrorKey, FreeText, OrganizationID
 from api_service.parameters import ERROR_KEY, ORG_ID, RULE_ID, Rule
 from api_service.times import TimeObject, time_object
 
 
 class Acknowledgement(msgspec.Struct, frozen=True, kw_only=True):
-    """A rule that is switched off for an organization."""
+    """A rule that is switched off for an organization; `user_id` is always empty."""
 
-    org_id: int
+    org_id: OrganizationID
     user_id: str = ""
-    rule_id: str
-    error_key: str
-    justification: str
+    rule_id: Component
+    error_key: ErrorKey
+    justification: FreeText
     created_at: TimeObject
     updated_at: TimeObject
 
 
 class AcknowledgementsAnswer(msgspec.Struct, frozen=True):
-    """Answer of `.../disabled_system_wide`."""
+    """All rules that are switched off for an organization, in the order of rule and error key."""
 
     disabled_rules: list[Acknowledgement] = msgspec.field(name="disabledRules")
     status: str = "ok"
@@ -37,6 +38,7 @@ class Acknowledgements:
         "GET",
         "rules/organizations/{org_id}/disabled_system_wide",
         "Rules that are switched off for an organization",
+        Tag.ACKNOWLEDGEMENTS,
         Access.ORGANIZATION_OF_PATH,
         AcknowledgementsAnswer,
         parameters=(ORG_ID,),
@@ -53,7 +55,7 @@ class Acknowledgements:
 
 
 class AcknowledgementAnswer(msgspec.Struct, frozen=True):
-    """Answer for one rule."""
+    """One rule that is switched off for an organization."""
 
     disabled_rule: Acknowledgement = msgspec.field(name="disabledRule")
     status: str = "ok"
@@ -67,6 +69,7 @@ class AcknowledgementOfRule:
         "GET",
         "rules/{rule_id}/error_key/{error_key}/organizations/{org_id}/",
         "How a rule is switched off for an organization",
+        Tag.ACKNOWLEDGEMENTS,
         Access.ORGANIZATION_OF_PATH,
         AcknowledgementAnswer,
         parameters=(ORG_ID, RULE_ID, ERROR_KEY),

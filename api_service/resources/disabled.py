@@ -7,17 +7,18 @@ import msgspec
 from api_service import queries, times
 from api_service.bodies import CLUSTER_ARRAY
 from api_service.database import Reader
-from api_service.endpoints import Access, Endpoint
+from api_service.endpoints import Access, Endpoint, Tag
+from api_service.fields import ClusterID, ClusterName, Component, ErrorKey, Exact, FreeText
 from api_service.parameters import ERROR_KEY, ORG_ID, RULE_ID, USER_ID, Rule
 from api_service.times import NO_TIME, TimeObject, time_object
 
 
 class DisabledRule(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
-    """A rule that is switched off for a cluster."""
+    """A rule that is switched off for a cluster; `Disabled` is 1, and `EnabledAt` has no time."""
 
-    cluster_id: str = msgspec.field(name="ClusterID")
-    rule_id: str = msgspec.field(name="RuleID")
-    error_key: str
+    cluster_id: ClusterID = msgspec.field(name="ClusterID")
+    rule_id: Component = msgspec.field(name="RuleID")
+    error_key: ErrorKey
     disabled: int
     disabled_at: TimeObject
     enabled_at: TimeObject = NO_TIME
@@ -25,7 +26,7 @@ class DisabledRule(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
 
 
 class DisabledRulesAnswer(msgspec.Struct, frozen=True):
-    """Answer of `.../disabled` and `.../disabled_for_clusters`."""
+    """Rules that are switched off for clusters, in the order of cluster, rule and error key."""
 
     rules: list[DisabledRule]
     status: str = "ok"
@@ -39,6 +40,7 @@ class DisabledRules:
         "GET",
         "rules/organizations/{org_id}/disabled",
         "Rules that are switched off for clusters of an organization",
+        Tag.TOGGLES,
         Access.ORGANIZATION_OF_PATH,
         DisabledRulesAnswer,
         parameters=(ORG_ID,),
@@ -60,6 +62,7 @@ class DisabledRulesOfClusters:
         "POST",
         "rules/organizations/{org_id}/disabled_for_clusters",
         "Rules that are switched off for the clusters in the body",
+        Tag.TOGGLES,
         Access.ORGANIZATION_OF_PATH,
         DisabledRulesAnswer,
         parameters=(ORG_ID,),
@@ -92,16 +95,16 @@ def _disabled_rules(toggles: list[queries.Toggle]) -> DisabledRulesAnswer:
 
 
 class DisabledCluster(msgspec.Struct, frozen=True, kw_only=True):
-    """A cluster for which the rule is switched off, and the newest reason that any user gave."""
+    """A cluster for which the rule is switched off, since when, and the newest reason that any user gave."""
 
-    cluster_id: str
-    cluster_name: str = ""
-    disabled_at: str
-    justification: str
+    cluster_id: ClusterID
+    cluster_name: ClusterName = ""
+    disabled_at: Exact
+    justification: FreeText
 
 
 class DisabledClustersAnswer(msgspec.Struct, frozen=True):
-    """Answer of `clusters/rules/.../disabled`."""
+    """Clusters for which the rule is switched off, the one that was switched off last first."""
 
     clusters: list[DisabledCluster]
     status: str = "ok"
@@ -115,6 +118,7 @@ class DisabledClusters:
         "GET",
         "clusters/rules/{rule_id}/error_key/{error_key}/organizations/{org_id}/disabled",
         "Clusters of an organization for which a rule is switched off",
+        Tag.TOGGLES,
         Access.ORGANIZATION_OF_PATH,
         DisabledClustersAnswer,
         parameters=(ORG_ID, RULE_ID, ERROR_KEY),
@@ -147,16 +151,16 @@ def _disabled_at(cluster: queries.DisabledCluster) -> datetime:
 class Reason(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
     """Why the user switched off a rule for a cluster."""
 
-    cluster_id: str = msgspec.field(name="ClusterID")
-    rule_id: str = msgspec.field(name="RuleID")
-    error_key: str
-    message: str
+    cluster_id: ClusterID = msgspec.field(name="ClusterID")
+    rule_id: Component = msgspec.field(name="RuleID")
+    error_key: ErrorKey
+    message: FreeText
     added_at: TimeObject
     updated_at: TimeObject
 
 
 class ReasonsAnswer(msgspec.Struct, frozen=True):
-    """Answer of `.../disabled/feedback`."""
+    """The reasons that the user gave, in the order of cluster, rule and error key."""
 
     reasons: list[Reason]
     status: str = "ok"
@@ -170,6 +174,7 @@ class ReasonsOfUser:
         "GET",
         "rules/users/{user_id}/disabled/feedback",
         "The reasons that a user gave for switching off rules; with an identity, in its organization alone",
+        Tag.TOGGLES,
         Access.OWN_ORGANIZATION,
         ReasonsAnswer,
         parameters=(USER_ID,),

@@ -6,7 +6,7 @@ import importlib.util
 from collections.abc import Mapping
 from pathlib import Path
 
-from api_service.endpoints import Access, Endpoint
+from api_service.endpoints import Access, Endpoint, Tag
 
 _SCRIPT = "swagger_bundle.js"
 _STYLE = "swagger_style.css"
@@ -73,6 +73,7 @@ class Docs:
             "GET",
             "docs",
             "This API, for people to look at and to try",
+            Tag.SERVICE,
             Access.OPEN,
             bytes,
             content_type="text/html; charset=utf-8",

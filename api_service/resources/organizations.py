@@ -7,14 +7,16 @@ import msgspec
 
 from api_service import queries
 from api_service.database import Reader
-from api_service.endpoints import Access, Endpoint
-from api_service.parameters import ORGANIZATION
+from api_service.endpoints import Access, Endpoint, Tag
+from api_service.fields import ClusterID, OrganizationID
+from api_service.paging import Page, PagedAnswer
+from api_service.parameters import AFTER, LIMIT, ORGANIZATION, GivenCluster
 
 
 class OrganizationsAnswer(msgspec.Struct, frozen=True):
-    """Answer of `organizations`."""
+    """Organizations that have a report, in ascending order."""
 
-    organizations: list[int]
+    organizations: list[OrganizationID]
     status: str = "ok"
 
 
@@ -26,6 +28,7 @@ class Organizations:
         "GET",
         "organizations",
         "Organizations with a report; with an identity, its own alone",
+        Tag.ORGANIZATIONS,
         Access.OWN_ORGANIZATION,
         OrganizationsAnswer,
     )
@@ -41,9 +44,9 @@ class Organizations:
 
 
 class ClustersAnswer(msgspec.Struct, frozen=True):
-    """Answer of `organizations/{organization}/clusters`."""
+    """Clusters whose report was stored lately, in ascending order."""
 
-    clusters: list[str]
+    clusters: list[ClusterID]
     status: str = "ok"
 
 
@@ -58,9 +61,11 @@ class ClustersOfOrganization:
         "GET",
         "organizations/{organization}/clusters",
         "Clusters of an organization whose report was stored lately",
+        Tag.ORGANIZATIONS,
         Access.ORGANIZATION_OF_PATH,
         ClustersAnswer,
         parameters=(ORGANIZATION,),
+        query=(LIMIT, AFTER),
     )
 
     def __init__(self, reader: Reader, limit_hours: int, clock: Callable[[], datetime]) -> None:
@@ -68,10 +73,13 @@ class ClustersOfOrganization:
         self._limit_hours = limit_hours
         self._clock = clock
 
-    def respond(self, org_id: int) -> ClustersAnswer:
+    def respond(self, org_id: int, *, limit: int | None = None, after: GivenCluster | None = None) -> PagedAnswer:
         """List clusters in ascending order."""
+        page = Page(limit, after)
         since = _hours_before(self._clock(), self._limit_hours)
-        return ClustersAnswer(sorted(queries.clusters(self._reader, org_id, since)))
+        found = sorted(queries.clusters(self._reader, org_id, since, page))
+        clusters, next_query = page.cut(found, str)
+        return PagedAnswer(ClustersAnswer(clusters), next_query)
 
 
 def _hours_before(time: datetime, hours: int) -> datetime:

@@ -5,14 +5,15 @@ import msgspec
 from api_service import queries, times
 from api_service.bodies import CLUSTER_ARRAY
 from api_service.database import Reader
-from api_service.endpoints import Access, Endpoint
+from api_service.endpoints import Access, Endpoint, Tag
+from api_service.fields import ClusterID, ClusterVersion, Exact, RuleSelector
 from api_service.parameters import ORG_ID, USER_ID
 
 
 class RecommendationsAnswer(msgspec.Struct, frozen=True):
-    """Answer of `.../list`: clusters by rule selector."""
+    """The listed clusters that are hit, by the rule that hits them."""
 
-    recommendations: dict[str, list[str]]
+    recommendations: dict[RuleSelector, list[ClusterID]]
     status: str = "ok"
 
 
@@ -24,6 +25,7 @@ class RecommendationsByRule:
         "POST",
         "recommendations/organizations/{org_id}/users/{user_id}/list",
         "Recommendations for the clusters in the body, by rule",
+        Tag.RECOMMENDATIONS,
         Access.ORGANIZATION_OF_PATH,
         RecommendationsAnswer,
         parameters=(USER_ID, ORG_ID),
@@ -42,23 +44,23 @@ class RecommendationsByRule:
 
 
 class ClusterMeta(msgspec.Struct, frozen=True):
-    """About a cluster; the version is empty if it is unknown."""
+    """About a cluster."""
 
-    cluster_version: str
+    cluster_version: ClusterVersion
 
 
 class ClusterRecommendations(msgspec.Struct, frozen=True):
-    """A cluster and the selectors of the rules that hit it; `created_at` is when it was last checked."""
+    """A cluster and the rules that hit it; `created_at` is when it was last checked."""
 
-    created_at: str
+    created_at: Exact
     meta: ClusterMeta
-    recommendations: list[str]
+    recommendations: list[RuleSelector]
 
 
 class ClustersRecommendationsAnswer(msgspec.Struct, frozen=True):
-    """Answer of `.../recommendations`."""
+    """The listed clusters that the organization has, each with the rules that hit it."""
 
-    clusters: dict[str, ClusterRecommendations]
+    clusters: dict[ClusterID, ClusterRecommendations]
     status: str = "ok"
 
 
@@ -70,6 +72,7 @@ class RecommendationsByCluster:
         "POST",
         "clusters/organizations/{org_id}/users/{user_id}/recommendations",
         "Recommendations for the clusters in the body, by cluster",
+        Tag.RECOMMENDATIONS,
         Access.ORGANIZATION_OF_PATH,
         ClustersRecommendationsAnswer,
         parameters=(USER_ID, ORG_ID),

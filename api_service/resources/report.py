@@ -1,12 +1,13 @@
 """The report of one cluster, as one user sees it (`docs/rest.md`, sections 4.3 and 4.4)."""
 
 import msgspec
-from msgspec import UNSET, Raw, UnsetType
+from msgspec import UNSET, UnsetType
 
 from api_service import queries, times
 from api_service.database import Reader
-from api_service.endpoints import Access, Endpoint
+from api_service.endpoints import Access, Endpoint, Tag
 from api_service.errors import item_not_found
+from api_service.fields import ClusterName, Component, ErrorKey, FreeText, HitCount, Opinion, Seconds, StoredJSON
 from api_service.json_values import as_stored
 from api_service.parameters import CLUSTER, ORG_ID, RULE_WITH_KEY, USER_ID, Rule
 
@@ -14,36 +15,39 @@ NO_HITS = -1
 
 
 class Hit(msgspec.Struct, frozen=True, kw_only=True):
-    """A rule that hits the cluster, and what was said about it."""
+    """A rule that hits the cluster, and what the user said about it; `impacted` is since when, if that is known."""
 
-    component: str
-    key: str
-    user_vote: int
+    component: Component
+    key: ErrorKey
+    user_vote: Opinion
     disabled: bool
-    disable_feedback: str
-    disabled_at: str
-    details: Raw
-    impacted: str | UnsetType = UNSET
+    disable_feedback: FreeText
+    disabled_at: Seconds
+    details: StoredJSON
+    impacted: Seconds | UnsetType = UNSET
 
 
 class ReportMeta(msgspec.Struct, frozen=True, kw_only=True):
-    """About the report; `count` is -1 if there are no hits."""
+    """About a report: when the cluster was checked, and when it collected the data, if that is known."""
 
-    cluster_name: str = ""
-    count: int
-    last_checked_at: str
-    gathered_at: str | UnsetType
+    cluster_name: ClusterName = ""
+    count: HitCount
+    last_checked_at: Seconds
+    gathered_at: Seconds | UnsetType = UNSET
 
 
 class Report(msgspec.Struct, frozen=True):
-    """A report."""
+    """The newest report of a cluster; its hits are in the order of component and error key.
+
+    `disabled_at` of a hit is when the user wrote `disable_feedback`, whether or not the rule is switched off.
+    """
 
     meta: ReportMeta
     reports: list[Hit]
 
 
 class ReportAnswer(msgspec.Struct, frozen=True):
-    """Answer of `.../report`."""
+    """The report of a cluster."""
 
     report: Report
     status: str = "ok"
@@ -57,6 +61,7 @@ class ClusterReport:
         "GET",
         "organizations/{org_id}/clusters/{cluster}/users/{user_id}/report",
         "The report of a cluster, as a user sees it",
+        Tag.REPORTS,
         Access.ORGANIZATION_OF_PATH,
         ReportAnswer,
         parameters=(CLUSTER, USER_ID, ORG_ID),
@@ -81,15 +86,15 @@ class ClusterReport:
 
 
 class ReportInfo(msgspec.Struct, frozen=True):
-    """About a report; `count` is -1 if there are no hits."""
+    """About a report: when the cluster was checked, and when the report was stored."""
 
-    count: int
-    last_checked_at: str
-    stored_at: str
+    count: HitCount
+    last_checked_at: Seconds
+    stored_at: Seconds
 
 
 class ReportInfoAnswer(msgspec.Struct, frozen=True):
-    """Answer of `.../report/info`."""
+    """What is known about the report of a cluster."""
 
     metainfo: ReportInfo
     status: str = "ok"
@@ -103,6 +108,7 @@ class ClusterReportInfo:
         "GET",
         "organizations/{org_id}/clusters/{cluster}/users/{user_id}/report/info",
         "What is known about the report of a cluster",
+        Tag.REPORTS,
         Access.ORGANIZATION_OF_PATH,
         ReportInfoAnswer,
         parameters=(CLUSTER, ORG_ID),
@@ -122,7 +128,7 @@ class ClusterReportInfo:
 
 
 class RuleAnswer(msgspec.Struct, frozen=True):
-    """Answer of `.../rules/{rule_id}`."""
+    """One hit of the report; `disabled_at` is when the rule was switched off, and there is no `impacted`."""
 
     report: Hit
     status: str = "ok"
@@ -136,6 +142,7 @@ class RuleOfReport:
         "GET",
         "organizations/{org_id}/clusters/{cluster}/users/{user_id}/rules/{rule_id}",
         "One rule of the report of a cluster, as a user sees it",
+        Tag.REPORTS,
         Access.ORGANIZATION_OF_PATH,
         RuleAnswer,
         parameters=(CLUSTER, USER_ID, ORG_ID, RULE_WITH_KEY),

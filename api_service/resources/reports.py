@@ -6,18 +6,22 @@ from msgspec import Raw
 from api_service import queries
 from api_service.bodies import CLUSTER_OBJECT
 from api_service.database import Reader
-from api_service.endpoints import Access, Endpoint
+from api_service.endpoints import Access, Endpoint, Tag
 from api_service.errors import bad_request
+from api_service.fields import ClusterID, StoredJSON
 from api_service.json_values import is_valid
 from api_service.parameters import CLUSTER_LIST, ORG_ID
 
 
 class ReportsAnswer(msgspec.Struct, frozen=True):
-    """Answer of both, without a name around the data."""
+    """Reports by cluster; `clusters` are those with a report and `errors` all others, in the order of the request.
 
-    clusters: list[str]
-    errors: list[str]
-    reports: dict[str, Raw]
+    `generated_at` is always empty.
+    """
+
+    clusters: list[ClusterID]
+    errors: list[ClusterID]
+    reports: dict[ClusterID, StoredJSON]
     generated_at: str = ""
     status: str = "ok"
 
@@ -30,6 +34,7 @@ class ReportsOfPath:
         "GET",
         "organizations/{org_id}/clusters/{cluster_list}/reports",
         "The reports of the clusters in the path",
+        Tag.REPORTS,
         Access.ORGANIZATION_OF_PATH,
         ReportsAnswer,
         parameters=(ORG_ID, CLUSTER_LIST),
@@ -51,6 +56,7 @@ class ReportsOfBody:
         "POST",
         "organizations/{org_id}/clusters/reports",
         "The reports of the clusters in the body",
+        Tag.REPORTS,
         Access.ORGANIZATION_OF_PATH,
         ReportsAnswer,
         parameters=(ORG_ID,),

@@ -5,24 +5,26 @@ import msgspec
 from api_service import queries, times
 from api_service.bodies import CLUSTER_FILTER
 from api_service.database import Reader
-from api_service.endpoints import Access, Endpoint
+from api_service.endpoints import Access, Endpoint, Tag
 from api_service.errors import item_not_found
-from api_service.parameters import ORG_ID, RULE_SELECTOR, USER_ID
+from api_service.fields import ClusterID, ClusterName, Exact, Opinion, RuleSelector
+from api_service.paging import Page, PagedAnswer
+from api_service.parameters import AFTER, LIMIT, ORG_ID, RULE_SELECTOR, USER_ID, GivenCluster
 from api_service.resources.recommendations import ClusterMeta
 
 
 class HitCluster(msgspec.Struct, frozen=True, kw_only=True):
-    """A cluster that the rule hits; `last_checked_at` is when its recommendation was stored."""
+    """A cluster that the rule hits: when that was stored (`last_checked_at`), and since when it is so (`impacted`)."""
 
-    cluster: str
-    cluster_name: str = ""
-    last_checked_at: str
-    impacted: str
+    cluster: ClusterID
+    cluster_name: ClusterName = ""
+    last_checked_at: Exact
+    impacted: Exact
     meta: ClusterMeta
 
 
 class ClustersDetailAnswer(msgspec.Struct, frozen=True):
-    """Answer of `.../clusters_detail`."""
+    """Clusters that the rule hits, in ascending order."""
 
     clusters: list[HitCluster]
     status: str = "ok"
@@ -36,9 +38,11 @@ class ClustersDetail:
         "GET",
         "rules/{rule_selector}/organizations/{org_id}/users/{user_id}/clusters_detail",
         "Clusters of an organization that a rule hits; the body can limit which",
+        Tag.RECOMMENDATIONS,
         Access.ORGANIZATION_OF_PATH,
         ClustersDetailAnswer,
         parameters=(ORG_ID, RULE_SELECTOR, USER_ID),
+        query=(LIMIT, AFTER),
         body=CLUSTER_FILTER,
         misses=True,
     )
@@ -46,12 +50,28 @@ class ClustersDetail:
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
 
-    def respond(self, org_id: int, rule_selector: str, user_id: str, clusters: list[str]) -> ClustersDetailAnswer:
+    def respond(
+        self,
+        org_id: int,
+        rule_selector: str,
+        user_id: str,
+        clusters: list[str],
+        *,
+        limit: int | None = None,
+        after: GivenCluster | None = None,
+    ) -> PagedAnswer:
         """List clusters in ascending order."""
-        found = queries.clusters_detail(self._reader, org_id, rule_selector, clusters)
-        if not found:
+        page = Page(limit, after)
+        found = queries.clusters_detail(self._reader, org_id, rule_selector, clusters, page)
+        # behind the last cluster is the end of a list, not a rule without one
+        if not found and after is None:
             raise item_not_found(rule_selector)
-        return ClustersDetailAnswer([_hit_cluster(hit) for hit in sorted(found, key=lambda hit: hit.cluster)])
+        hits, next_query = page.cut(sorted(found, key=_cluster), _cluster)
+        return PagedAnswer(ClustersDetailAnswer([_hit_cluster(hit) for hit in hits]), next_query)
+
+
+def _cluster(found: queries.HitCluster) -> str:
+    return found.cluster
 
 
 def _hit_cluster(found: queries.HitCluster) -> HitCluster:
@@ -64,14 +84,14 @@ def _hit_cluster(found: queries.HitCluster) -> HitCluster:
 
 
 class Rating(msgspec.Struct, frozen=True):
-    """A rating: -1, 0 or 1."""
+    """How an organization rates a rule."""
 
-    rule: str
-    rating: int
+    rule: RuleSelector
+    rating: Opinion
 
 
 class RatingAnswer(msgspec.Struct, frozen=True):
-    """Answer of `.../rating`."""
+    """The rating of the rule."""
 
     rating: Rating
     status: str = "ok"
@@ -85,6 +105,7 @@ class RatingOfRule:
         "GET",
         "rules/{rule_selector}/organizations/{org_id}/rating",
         "How an organization rates a rule",
+        Tag.OPINIONS,
         Access.ORGANIZATION_OF_PATH,
         RatingAnswer,
         parameters=(ORG_ID, RULE_SELECTOR),

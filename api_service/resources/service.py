@@ -3,7 +3,7 @@
 import msgspec
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
-from api_service.endpoints import Access, Endpoint
+from api_service.endpoints import Access, Endpoint, Tag
 from libaggregator.build import BuildFacts
 
 # the schema of workload recommendations is not part of this version
@@ -19,7 +19,7 @@ class StatusAnswer(msgspec.Struct, frozen=True):
 class Main:
     """The prefix itself."""
 
-    endpoint = Endpoint("main", "GET", "", "Whether the API is there", Access.ANY_IDENTITY, StatusAnswer)
+    endpoint = Endpoint("main", "GET", "", "Whether the API is there", Tag.SERVICE, Access.ANY_IDENTITY, StatusAnswer)
 
     def respond(self) -> StatusAnswer:
         """Say that all is well."""
@@ -27,7 +27,7 @@ class Main:
 
 
 class Info(msgspec.Struct, frozen=True, kw_only=True):
-    """What is running."""
+    """What is running: version, branch, commit and time of the build, and the schemas of the databases."""
 
     build_version: str = msgspec.field(name="BuildVersion")
     build_branch: str = msgspec.field(name="BuildBranch")
@@ -39,7 +39,7 @@ class Info(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class InfoAnswer(msgspec.Struct, frozen=True):
-    """Answer of `info`."""
+    """What is running."""
 
     info: Info
     status: str = "ok"
@@ -48,7 +48,7 @@ class InfoAnswer(msgspec.Struct, frozen=True):
 class ServiceInfo:
     """What is running; `schema_version` is that of the database that was found at the start."""
 
-    endpoint = Endpoint("info", "GET", "info", "What is running", Access.ANY_IDENTITY, InfoAnswer)
+    endpoint = Endpoint("info", "GET", "info", "What is running", Tag.SERVICE, Access.ANY_IDENTITY, InfoAnswer)
 
     def __init__(self, build: BuildFacts, schema_version: int) -> None:
         info = Info(
@@ -72,7 +72,15 @@ class Metrics:
     """The metrics of the process, as on the admin port."""
 
     endpoint = Endpoint(
-        "metrics", "GET", "metrics", "Metrics of Prometheus", Access.OPEN, bytes, content_type=CONTENT_TYPE_LATEST
+        "metrics",
+        "GET",
+        "metrics",
+        "Metrics of Prometheus",
+        Tag.SERVICE,
+        Access.OPEN,
+        bytes,
+        content_type=CONTENT_TYPE_LATEST,
+        volatile=True,
     )
 
     def __init__(self, registry: CollectorRegistry) -> None:
@@ -91,6 +99,7 @@ class OpenApi:
         "GET",
         "openapi.json",
         "This document",
+        Tag.SERVICE,
         Access.OPEN,
         bytes,
         content_type="application/json",

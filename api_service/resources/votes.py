@@ -4,15 +4,16 @@ import msgspec
 
 from api_service import queries
 from api_service.database import Reader
-from api_service.endpoints import Access, Endpoint
+from api_service.endpoints import Access, Endpoint, Tag
 from api_service.errors import item_not_found
+from api_service.fields import Opinion
 from api_service.parameters import CLUSTER, ERROR_KEY, RULE_ID, USER_ID, Rule
 
 
 class VoteAnswer(msgspec.Struct, frozen=True):
-    """Answer of `.../get_vote`: -1, 0 or 1."""
+    """The vote of the user."""
 
-    vote: int
+    vote: Opinion
     status: str = "ok"
 
 
@@ -24,6 +25,7 @@ class VoteOfUser:
         "GET",
         "clusters/{cluster}/rules/{rule_id}/error_key/{error_key}/users/{user_id}/get_vote",
         "What a user voted on a rule for a cluster; with an identity, for a cluster of its organization",
+        Tag.OPINIONS,
         Access.OWN_ORGANIZATION,
         VoteAnswer,
         parameters=(CLUSTER, RULE_ID, ERROR_KEY, USER_ID),

@@ -60,8 +60,10 @@ class GranianServer:
         serving = asyncio.create_task(server.serve())
         await self._wait_until_it_listens(serving, address, port)
         when_listening()
-        while not self.stop_requested and not serving.done():
+        while not self.stop_requested:
             await self._turn()
+            if serving.done():
+                raise RuntimeError("granian ended by itself") from serving.exception()
         await self._turn_until(time.monotonic() + self._settings.shutdown_delay)
         server.stop()
         await asyncio.wait([serving], timeout=self._settings.shutdown_timeout)

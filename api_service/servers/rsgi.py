@@ -83,8 +83,7 @@ class RsgiApplication:
     async def __rsgi__(self, scope: Scope, protocol: Any) -> None:
         """Answer one request."""
         try:
-            async with asyncio.timeout(self._settings.idle_timeout):
-                body = await self._body(scope, protocol)
+            body = await self._body(scope, protocol)
         except RequestTooLargeError:
             protocol.response_str(413, _TEXT, f"more than {self._settings.max_body_bytes} bytes\n")
             return
@@ -97,17 +96,23 @@ class RsgiApplication:
         await answered
 
     async def _body(self, scope: Scope, protocol: Any) -> bytes:
-        """Return the body of a request; raises RequestTooLargeError as soon as it is known to be too long."""
+        """Return the body of a request.
+
+        Raises RequestTooLargeError as soon as it is known to be too long, TimeoutError if it ceases to come.
+        """
         length = scope.headers.get("content-length")
         if length is None and "transfer-encoding" not in scope.headers:
             return b""
         if length is not None and int(length) > self._settings.max_body_bytes:
             raise RequestTooLargeError
         body = bytearray()
-        async for chunk in protocol:
-            body += chunk
-            if len(body) > self._settings.max_body_bytes:
-                raise RequestTooLargeError
+        now = asyncio.get_running_loop().time
+        async with asyncio.timeout(self._settings.idle_timeout) as silence:
+            async for chunk in protocol:
+                silence.reschedule(now() + self._settings.idle_timeout)
+                body += chunk
+                if len(body) > self._settings.max_body_bytes:
+                    raise RequestTooLargeError
         return bytes(body)
 
     def _work(self) -> None:

@@ -9,7 +9,8 @@ import os
 import socket
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import connection
 from multiprocessing.context import SpawnContext, SpawnProcess
@@ -99,9 +100,7 @@ class Workers:
 
     def run(self, when_listening: Callable[[], None]) -> None:
         """Have requests answered; after `request_stop` wait `shutdown_delay`, and let the workers end."""
-        with self._metrics_folder as folder:
-            # the library looks there when a worker imports it
-            os.environ[_METRICS_VARIABLE] = folder
+        with self._metrics_folder:
             for number in range(1, self._settings.workers + 1):
                 self._start(number)
             self._watch_until(lambda: self.stop_requested or self._all_listen())
@@ -128,7 +127,9 @@ class Workers:
         arguments = (self._socket, pulse)
         # a process that ends in any way but `_end` takes its workers along
         process = self._context.Process(target=self._work, args=arguments, name=f"worker {number}", daemon=True)
-        process.start()
+        with _environment(_METRICS_VARIABLE, self._metrics_folder.name):
+            # the library looks there when the worker imports it
+            process.start()
         self._workers[number] = _Worker(process, pulse, time.monotonic())
 
     def _watch_until(self, done: Callable[[], bool]) -> None:
@@ -156,6 +157,19 @@ class Workers:
         for process in processes:
             process.kill()
             process.join()
+
+
+@contextmanager
+def _environment(name: str, value: str) -> Iterator[None]:
+    """Let processes that are started in the block have an environment variable."""
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        del os.environ[name]
+        if before is not None:
+            os.environ[name] = before
 
 
 def all_metrics() -> CollectorRegistry:

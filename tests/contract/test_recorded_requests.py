@@ -1,4 +1,4 @@
-"""The recorded requests hold on both engines: real consumer, real APIs, rows of other components beside them."""
+"""The recorded requests hold on both engines and both HTTP servers: real processes, rows of others beside ours."""
 
 import json
 import subprocess
@@ -7,13 +7,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import psycopg2
 import pytest
 
 from examples.demo.ports import free_port
 from libaggregator.settings import DatabaseSettings, Secret
 from libaggregator.storage.connections import open_writer
 from tests.support.deployment import PREFIX, fetch
-from tests.support.postgresql import DatabaseServer
+from tests.support.postgresql import READER, DatabaseServer, with_select_only
 from tests.support.processes import Process, Processes
 from tests.support.waiting import eventually
 
@@ -41,13 +42,14 @@ class Deployment:
             database.execute_sql(statement)
         database.close()
 
-    def start_api(self, auth: str) -> str:
-        """Start an instance of the API, and return its address when it answers."""
+    def start_api(self, auth: str, server: str = "waitress") -> str:
+        """Start an instance of the API with a role that can only read, and return its address when it answers."""
         port = free_port()
-        settings = {"API__PORT": str(port), "API__ADMIN_PORT": "0", "API__AUTH": auth}
+        settings = {"API__PORT": str(port), "API__ADMIN_PORT": "0", "API__AUTH": auth, "API__SERVER": server}
         # the clusters of the data set are older than any clock
         settings["API__ORG_OVERVIEW_LIMIT_HOURS"] = "1000000"
-        process = self._start(f"api-{auth}", "api_service.cli", "serve", **settings)
+        settings["DATABASE__READ_URL"] = with_select_only(self._database_url)
+        process = self._start(f"api-{server}-{auth}", "api_service.cli", "serve", **settings)
         eventually(lambda: fetch(port, f"{PREFIX}metrics").status == 200, 20, f"{process.name} answers")
         return f"http://127.0.0.1:{port}{PREFIX}"
 
@@ -78,15 +80,21 @@ def database_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPa
 
 
 @pytest.fixture(scope="module")
-def apis(database_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Apis]:
-    """Yield both instances on the data set."""
+def deployment(database_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    """Yield a deployment with the data set."""
     processes = Processes(tmp_path_factory.mktemp("processes"))
     try:
         deployment = Deployment(processes, database_url)
         deployment.load()
-        yield Apis(deployment.start_api("none"), deployment.start_api("xrh"))
+        yield deployment
     finally:
         processes.kill_all()
+
+
+@pytest.fixture(scope="module", params=["waitress", "granian"])
+def apis(request: pytest.FixtureRequest, deployment: Deployment) -> Apis:
+    """Return both instances, on each HTTP server in turn."""
+    return Apis(deployment.start_api("none", request.param), deployment.start_api("xrh", request.param))
 
 
 @pytest.mark.parametrize("group", GROUPS)
@@ -97,3 +105,15 @@ def test_every_recorded_request_of_the_group_is_answered_as_recorded(apis: Apis,
     result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert result.stdout.splitlines()[-1] == f"{recorded} passed, 0 failed, 0 skipped", result.stdout
     assert result.returncode == 0
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_the_answers_were_given_to_a_role_that_can_only_read(apis: Apis, database_url: str) -> None:
+    connection = psycopg2.connect(database_url)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT DISTINCT usename FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid() AND usename IS NOT NULL"
+        )
+        assert cursor.fetchall() == [(READER,)]
+    connection.close()

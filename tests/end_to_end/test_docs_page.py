@@ -60,7 +60,7 @@ class Page:
 
     def execute(self, operation: str, **parameters: str) -> tuple[str, Any]:
         """Try an operation of the document out, and return status and JSON of the answer that the page shows."""
-        block = f"#operations-default-{operation}"
+        block = f'[id^="operations-"][id$="-{operation}"]'
         self.browser.click(f"{block} .opblock-summary-control")
         self.browser.click(f"{block} .try-out__btn")
         for name, value in parameters.items():

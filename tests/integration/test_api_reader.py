@@ -12,12 +12,13 @@ from prometheus_client import CollectorRegistry
 from api_service import queries
 from api_service.database import OutageError, Reader, Statement
 from api_service.metrics import ApiMetrics
+from api_service.paging import Page
 from libaggregator.build import BuildFacts
 from libaggregator.settings import DatabaseSettings, Secret
 from libaggregator.storage.connections import open_reader, open_writer
 from libaggregator.storage.faults import Fault
 from libaggregator.storage.schema import migrate
-from tests.support.postgresql import PostgresqlServer
+from tests.support.postgresql import PostgresqlServer, with_select_only
 from tests.support.waiting import eventually
 
 CLUSTER = "a9d4b240-49e2-56d0-a495-f2798c5e3b2f"
@@ -38,16 +39,19 @@ class RecordingMetrics(ApiMetrics):
 
 
 class Bench:
-    """A migrated database with one report, a writer on it, and a reader whose connections can be tampered with."""
+    """A migrated database with one report, a writer on it, and a reader whose connections can be tampered with.
+
+    The reader has a role that can only read.
+    """
 
     def __init__(self, url: str, prepare: bool = True, **settings: Any) -> None:
-        self.settings = DatabaseSettings(url=Secret(url), **settings)
+        self.writer = open_writer(DatabaseSettings(url=Secret(url)), "tests")
+        migrate(self.writer)
+        self.settings = DatabaseSettings(url=Secret(with_select_only(url)), **settings)
         self.metrics = RecordingMetrics()
         self.faults = self.metrics.faults
         self.opened: list[Database] = []
         self.reader = Reader(self._open, prepare, self.metrics)
-        self.writer = open_writer(DatabaseSettings(url=Secret(url)), "tests")
-        migrate(self.writer)
         self.writer.execute_sql(
             "INSERT INTO report (org_id, cluster, report, reported_at, last_checked_at)"
             f" VALUES (1, '{CLUSTER}', '{{}}', '2026-05-04 08:00:00', '2026-05-04 08:00:00.5')"
@@ -175,7 +179,7 @@ def test_an_organization_above_31_bits_is_asked_for_also_in_narrow_columns(
     assert queries.report(reader, 4294967295, CLUSTER, "u") is None
     assert [found.org_id for found in queries.reports(reader, 4294967295, [CLUSTER])] == [1]
     assert queries.recommendations(reader, 4294967295, [CLUSTER]) == []
-    assert queries.clusters_detail(reader, 4294967295, "a.b|K", []) == []
+    assert queries.clusters_detail(reader, 4294967295, "a.b|K", [], Page()) == []
 
 
 @pytest.mark.parametrize("prepare", [True, False])
@@ -236,7 +240,7 @@ def test_a_wrong_statement_is_no_outage(database_url: str, make_bench: MakeBench
 def test_a_statement_that_takes_too_long_is_an_outage_and_costs_no_connection(
     postgresql_url: str, make_bench: MakeBench
 ) -> None:
-    bench = make_bench(postgresql_url, statement_timeout=0.1)
+    bench = make_bench(postgresql_url, read_timeout=0.1)
     backend = bench.reader.read(BACKEND)
     with bench.writer.atomic():
         bench.writer.execute_sql("LOCK TABLE report IN ACCESS EXCLUSIVE MODE")

@@ -19,7 +19,7 @@ from libaggregator.settings import DatabaseSettings, Secret
 from libaggregator.storage.connections import open_writer
 from libaggregator.storage.schema import migrate
 from tests.support.deployment import PREFIX, Answer, fetch
-from tests.support.postgresql import PostgresqlServer
+from tests.support.postgresql import PostgresqlServer, with_select_only
 from tests.support.processes import Process, Processes
 from tests.support.waiting import eventually
 
@@ -95,13 +95,13 @@ def start_api(processes: Processes) -> StartApi:
 
 
 def _fill(url: str, *statements: str) -> str:
-    """Make the schema in an empty database, run statements in it, and return its URL."""
+    """Make the schema in an empty database, run statements in it, and return its URL for a role that can only read."""
     database = open_writer(DatabaseSettings(url=Secret(url)), "tests")
     migrate(database)
     for statement in statements:
         database.execute_sql(statement)
     database.close()
-    return url
+    return with_select_only(url)
 
 
 REPORT = (
@@ -151,6 +151,12 @@ def test_a_chunked_body_counts_like_any_other(api: Api, chunks: list[bytes]) -> 
     body = b"".join(b"%x\r\n%b\r\n" % (len(chunk), chunk) for chunk in chunks) + b"0\r\n\r\n"
     answer = api.send(_asked("POST", "organizations/1/clusters/reports", "Transfer-Encoding: chunked", body=body))
     assert (answer.status, _body(answer)["clusters"]) == (200, [CLUSTER])
+
+
+def test_a_body_in_chunks_counts_with_get_too(api: Api) -> None:
+    path = "rules/a.b|K/organizations/1/users/u/clusters_detail"
+    answer = api.send(_asked("GET", path, "Transfer-Encoding: chunked", body=b"2\r\n[]\r\n0\r\n\r\n"))
+    assert (answer.status, _body(answer)) == (400, {"status": "bad type in json data"})
 
 
 @pytest.mark.parametrize(
@@ -260,7 +266,7 @@ def test_a_chunked_body_above_the_limit_is_refused(api: Api) -> None:
 
 
 def test_headers_above_the_limit_are_refused_by_the_server(api: Api) -> None:
-    answer = api.send(_asked("GET", "info", f"X-Long: {'x' * 300_000}"))
+    answer = api.send(_asked("GET", "info", f"X-Long: {'x' * 1_000_000}"))
     assert answer.status == 431
     assert b"Traceback" not in answer.body  # type: ignore[attr-defined]
 
@@ -289,6 +295,27 @@ def test_a_connection_serves_several_requests(api: Api) -> None:
         connection.request("GET", PREFIX + path, headers={"X-Rh-Identity": IDENTITY})
         assert connection.getresponse().read()
     connection.close()
+
+
+def test_an_answer_that_a_client_has_already_is_not_sent_again(api: Api) -> None:
+    answer = api.send(_asked("GET", "organizations/1/clusters"))
+    tag = answer.headers["ETag"]
+    assert answer.headers["Cache-Control"] == "private, no-cache"
+    known = api.send(_asked("GET", "organizations/1/clusters", f"If-None-Match: {tag}"))
+    assert (known.status, known.headers["ETag"], known.body) == (304, tag, b"")  # type: ignore[attr-defined]
+    assert api.send(_asked("GET", "organizations/1/clusters", 'If-None-Match: "other"')).status == 200
+
+
+def test_a_page_tells_where_the_next_one_is(start_api: StartApi, sqlite_url: str, server: str) -> None:
+    second = REPORT.replace(CLUSTER, "b9d4b240-49e2-56d0-a495-f2798c5e3b2f")
+    settings = {"API__SERVER": server, "API__ORG_OVERVIEW_LIMIT_HOURS": "1000000"}
+    api = start_api(_fill(sqlite_url, REPORT, second), **settings).wait_until_it_listens()
+    first = api.get("organizations/1/clusters?limit=1")
+    assert first.json["clusters"] == [CLUSTER]
+    target = first.headers["Link"].removeprefix("<").removesuffix('>; rel="next"')
+    following = fetch(api.port, target)
+    assert following.json["clusters"] == ["b9d4b240-49e2-56d0-a495-f2798c5e3b2f"]
+    assert "Link" not in following.headers
 
 
 def test_every_line_of_the_log_of_a_request_has_its_id(api: Api) -> None:

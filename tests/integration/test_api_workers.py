@@ -106,7 +106,7 @@ def test_requests_that_were_accepted_are_answered_before_the_workers_end(
 ) -> None:
     api = _start(processes, _fill(postgresql_url, REPORT), server, API__THREADS="2")
     workers = _workers(api)
-    with _connections(api, 8) as connections:
+    with _connections(api, 40) as connections:
         with _slow_requests(postgresql_url) as wait_for:
             for connection in connections:
                 connection.request("GET", f"{PREFIX}organizations")
@@ -115,7 +115,7 @@ def test_requests_that_were_accepted_are_answered_before_the_workers_end(
             eventually(api.refuses_connections, 20, "a closed port")
             assert fetch(api.admin_port, "/livez").status == 200
             assert api.readiness().json["checks"]["stopping"] == "the process was told to stop"
-        assert [connection.getresponse().status for connection in connections] == [200] * 8
+        assert [connection.getresponse().status for connection in connections] == [200] * 40
     assert api.process.wait_exit() == 0
     assert not any(worker.is_running() for worker in workers)
 

@@ -1,7 +1,8 @@
 """A migrated database on each engine, and a store that writes into it as the consumer does."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta
+from typing import Any
 
 import pytest
 from peewee import Database
@@ -14,9 +15,11 @@ from libaggregator.messages import Limits
 from libaggregator.settings import DatabaseSettings, Secret
 from libaggregator.storage.connections import open_writer
 from libaggregator.storage.schema import migrate
+from tests.support.api import ApiUnderTest
 from tests.support.postgresql import ExternalPostgresql
 from tests.support.tables import empty_tables
 
+MakeApi = Callable[..., ApiUnderTest]
 NOON = datetime(2026, 6, 1, 12, 0, 0, 123456)
 
 
@@ -57,13 +60,22 @@ def shared_url(postgresql: ExternalPostgresql) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
-def shared_store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+def migrated_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Return the URL of a migrated database on each engine in turn, one for all tests of a module."""
+    if request.param == "postgresql":
+        url: str = request.getfixturevalue("shared_url")
+        return url
+    url = f"sqlite:///{tmp_path_factory.mktemp('store')}/aggregator.db"
+    database = open_database(url)
+    migrate(database)
+    database.close()
+    return url
+
+
+@pytest.fixture(scope="module")
+def shared_store(migrated_url: str) -> Iterator[Store]:
     """Yield a store on each engine in turn, one for all tests of a module."""
-    if request.param == "sqlite":
-        database = open_database(f"sqlite:///{tmp_path_factory.mktemp('store')}/aggregator.db")
-        migrate(database)
-    else:
-        database = open_database(request.getfixturevalue("shared_url"))
+    database = open_database(migrated_url)
     yield Store(database)
     database.close()
 
@@ -75,3 +87,26 @@ def store(shared_store: Store) -> Store:
         empty_tables(shared_store.database)
     shared_store.now = NOON
     return shared_store
+
+
+@pytest.fixture
+def make_api(migrated_url: str) -> Iterator[MakeApi]:
+    """Yield a maker of APIs on one database without rows, on each engine in turn; takes settings and a clock."""
+    made: list[ApiUnderTest] = []
+
+    def make(**settings: Any) -> ApiUnderTest:
+        made.append(ApiUnderTest(migrated_url, **settings))
+        return made[-1]
+
+    database = make().database
+    with database.atomic():
+        empty_tables(database)
+    yield make
+    for api in made:
+        api.close()
+
+
+@pytest.fixture
+def api(make_api: MakeApi) -> ApiUnderTest:
+    """Return an API without data, on each engine in turn."""
+    return make_api()

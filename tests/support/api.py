@@ -1,4 +1,4 @@
-"""The API's application on an SQLite file, asked without a server and a network."""
+"""The API's application on a database, asked without a server and a network."""
 
 import base64
 import json
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from falcon import testing
+from peewee import Database, SqliteDatabase
 from prometheus_client import CollectorRegistry
 
 from api_service.app import create_app, resources_of
@@ -18,12 +19,35 @@ from libaggregator.build import BuildFacts
 from libaggregator.settings import DatabaseSettings, Secret
 from libaggregator.storage.connections import open_reader, open_writer
 from libaggregator.storage.schema import migrate
+from tests.support.postgresql import with_select_only
 
 CLUSTER = "a9d4b240-49e2-56d0-a495-f2798c5e3b2f"
 OTHER_CLUSTER = "212b88a7-109b-52d4-9d93-1cf46b54d6a2"
 THIRD_CLUSTER = "eb932caa-c970-5bfe-9769-074766920717"
 NOW = datetime(2026, 5, 4, 12, 0, 0)
 TIME = "2026-05-04 08:00:00"
+
+QUESTIONS = [
+    ("GET", "organizations"),
+    ("GET", "organizations/1/clusters"),
+    ("GET", f"organizations/1/clusters/{CLUSTER}/users/u/report"),
+    ("GET", f"organizations/1/clusters/{CLUSTER}/users/u/report/info"),
+    ("GET", f"organizations/1/clusters/{CLUSTER}/users/u/rules/a|K"),
+    ("GET", f"organizations/1/clusters/{CLUSTER}/reports"),
+    ("POST", "organizations/1/clusters/reports"),
+    ("POST", "recommendations/organizations/1/users/u/list"),
+    ("GET", "rules/a.b|K/organizations/1/users/u/clusters_detail"),
+    ("POST", "clusters/organizations/1/users/u/recommendations"),
+    ("GET", "rules/organizations/1/disabled"),
+    ("GET", "clusters/rules/a.b/error_key/K/organizations/1/disabled"),
+    ("POST", "rules/organizations/1/disabled_for_clusters"),
+    ("GET", "rules/users/u/disabled/feedback"),
+    ("GET", "rules/organizations/1/disabled_system_wide"),
+    ("GET", "rules/a.b/error_key/K/organizations/1/"),
+    ("GET", "rules/a.b|K/organizations/1/rating"),
+    ("GET", f"clusters/{CLUSTER}/rules/a.b/error_key/K/users/u/get_vote"),
+]
+"""One request for each endpoint that asks the database."""
 
 # columns that must have a value, whatever the test is about
 _DEFAULTS: dict[str, dict[str, Any]] = {
@@ -72,34 +96,54 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
 
 
 class ApiUnderTest:
-    """An application with a database of its own in `folder`; `settings` are those of the section `api`.
+    """An application on a database of its own; `settings` are those of the section `api`.
 
-    The clock of the application stands at `NOW`, 2026-05-04 12:00.
+    `place` is a folder, in which an SQLite file is made, or the URL of a migrated database, which is read with a role
+    that can only read. The clock of the application stands at `NOW`, 2026-05-04 12:00. `reading_url` is what the
+    application connects to with its first question.
     """
 
-    def __init__(self, folder: Path, clock: Callable[[], datetime] = lambda: NOW, **settings: Any) -> None:
-        self.file = folder / "aggregator.db"
-        database = DatabaseSettings(url=Secret(f"sqlite:///{self.file}"))
-        self.database = open_writer(database, "tests")
-        # a lost file is no loss here
-        self.database._pragmas = [("foreign_keys", 0), ("synchronous", 0)]
-        migrate(self.database)
+    def __init__(self, place: Path | str, clock: Callable[[], datetime] = lambda: NOW, **settings: Any) -> None:
+        self.url = f"sqlite:///{place}/aggregator.db" if isinstance(place, Path) else place
+        self.database = open_writer(DatabaseSettings(url=Secret(self.url)), "tests")
+        if isinstance(self.database, SqliteDatabase):
+            # a lost file is no loss here
+            self.database._pragmas = [("foreign_keys", 0), ("synchronous", 0)]
+        if isinstance(place, Path):
+            self.file = place / "aggregator.db"
+            migrate(self.database)
         self.settings = ApiSettings(**settings)
         self.registry = CollectorRegistry()
-        metrics = ApiMetrics(self.registry, BuildFacts(version="1.2.3"))
-        reader = Reader(lambda: open_reader(database, "tests"), prepare=True, metrics=metrics)
         build = BuildFacts(version="1.2.3")
+        metrics = ApiMetrics(self.registry, build)
+        self.reading_url = with_select_only(self.url)
+        self._opened: list[Database] = []
+        reader = Reader(self._open, prepare=True, metrics=metrics)
         self.app = create_app(self.settings, reader, metrics, build, clock)
         self.resources = resources_of(self.settings, reader, metrics, build, clock)
         self._client = testing.TestClient(self.app)
 
+    def _open(self) -> Database:
+        self._opened.append(open_reader(DatabaseSettings(url=Secret(self.reading_url)), "tests"))
+        return self._opened[-1]
+
+    def close(self) -> None:
+        """Close the connections of this thread."""
+        for database in (self.database, *self._opened):
+            database.close()
+
     def insert(self, table: str, **row: Any) -> None:
         """Add a row; columns that are not given have values that fit together."""
         values = {**_DEFAULTS[table], **row}
-        places = ", ".join("?" * len(values))
+        places = ", ".join([self.database.param] * len(values))
         self.database.execute_sql(
             f"INSERT INTO {table} ({', '.join(values)}) VALUES ({places})", tuple(values.values())
         )
+
+    def ask_question(self, method: str, path: str) -> testing.Result:
+        """Send one of `QUESTIONS`, about `CLUSTER` where it takes a body."""
+        bodies = {"organizations/1/clusters/reports": json.dumps({"clusters": [CLUSTER]})}
+        return self.ask(method, path, body=bodies.get(path, json.dumps([CLUSTER])) if method == "POST" else "")
 
     def get(self, path: str, **request: Any) -> testing.Result:
         """Ask for a path relative to the prefix."""

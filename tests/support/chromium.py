@@ -17,6 +17,7 @@ from selenium.common.exceptions import (
 from selenium.webdriver.chrome.options import Options
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.wait import WebDriverWait
 
@@ -67,8 +68,9 @@ class Browser:
         self.wait_for(lambda: self.find(selector).click() or True, f"click on {selector}")
 
     def type(self, selector: str, text: str) -> None:
-        """Type into an element as soon as it is there."""
-        self.wait_for(lambda: self.find(selector).send_keys(text) or True, f"type into {selector}")
+        """Type into an element as soon as it is there, over what is in it."""
+        everything = Keys.CONTROL + "a" + Keys.NULL
+        self.wait_for(lambda: self.find(selector).send_keys(everything, text) or True, f"type into {selector}")
 
     def text(self, selector: str) -> str:
         """Return the text of an element as soon as it has one."""

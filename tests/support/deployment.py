@@ -17,6 +17,7 @@ from libaggregator.settings import DatabaseSettings, Secret
 from libaggregator.storage.connections import open_writer
 from tests.support.brokers import EmbeddedTestBroker
 from tests.support.kafka import ApacheKafka
+from tests.support.postgresql import with_select_only
 from tests.support.processes import Process, Processes
 from tests.support.topics import fresh_name
 from tests.support.waiting import eventually
@@ -100,9 +101,13 @@ class Deployment:
         return Consumer(process, port)
 
     def start_api(self, **settings: str) -> Process:
-        """Start the API and wait until it answers."""
-        ports = {"API__PORT": str(self.api_port), "API__ADMIN_PORT": str(free_port())}
-        process = self._start("api", "api_service.cli", "serve", {**ports, **settings})
+        """Start the API on the migrated database, with a role that can only read, and wait until it answers."""
+        own = {
+            "API__PORT": str(self.api_port),
+            "API__ADMIN_PORT": str(free_port()),
+            "DATABASE__READ_URL": with_select_only(self.database_url),
+        }
+        process = self._start("api", "api_service.cli", "serve", {**own, **settings})
         eventually(lambda: self.get("openapi.json").status == 200, 20, "the API answers")
         return process
 

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import psutil
 import psycopg2
+import psycopg2.errors
 
 from examples.demo.ports import free_port
 from tests.support.waiting import eventually
@@ -26,6 +27,7 @@ START_TIMEOUT = 20.0
 STOP_TIMEOUT = 20.0
 UNPRIVILEGED_USER = "nobody"
 PROGRAMS = Path("pginstall18", "bin")
+READER = "aggregator_tests_reader"
 OPTIONS = {
     # data has to survive a killed process, not a power cut
     "fsync": "off",
@@ -190,6 +192,24 @@ class PostgresqlServer(ExternalPostgresql):
             shutil.copytree(folder, self._folder / folder.name, symlinks=True)
         subprocess.run(["chown", "-R", str(self._user), self._folder], check=True)
         return self._folder / package.name / PROGRAMS
+
+
+def with_select_only(url: str) -> str:
+    """Return the URL of the same database for a role that has SELECT on the tables that are there, and nothing else.
+
+    The API is tested with it. Roles belong to a server: the role is made if it is missing, and stays. An SQLite file
+    has no roles; its URL comes back as it is.
+    """
+    if not url.startswith("postgres"):
+        return url
+    with _connected(url) as cursor:
+        # another run of the tests on the same server may be making it
+        with contextlib.suppress(psycopg2.errors.DuplicateObject, psycopg2.errors.UniqueViolation):
+            cursor.execute(f"CREATE ROLE {READER} LOGIN PASSWORD '{READER}'")
+        cursor.execute(f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {READER}")
+    parts = urlsplit(url)
+    host = parts.netloc.rpartition("@")[2]
+    return urlunsplit(parts._replace(netloc=f"{READER}:{READER}@{host}"))
 
 
 def _package_folder(name: str) -> Path:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.api import CLUSTER, OTHER_CLUSTER, THIRD_CLUSTER, ApiUnderTest, identity, token
+from tests.support.api import CLUSTER, OTHER_CLUSTER, QUESTIONS, THIRD_CLUSTER, ApiUnderTest, identity, token
 
 MALFORMED = "Malformed authentication token"
 GOOD = '{"identity": {"org_id": "1"}}'
@@ -197,6 +197,31 @@ def test_the_checks_come_in_their_order(api: ApiUnderTest) -> None:
     assert api.post(path.format("1"), "{", headers=identity("2")).status_code == 403
     assert api.post(path.format("1"), "{", headers=identity("1")).status_code == 400
     assert api.get("organizations/1/clusters/y/users/u/report", headers=identity("2")).status_code == 400
+
+
+@pytest.mark.parametrize(("method", "path"), [*QUESTIONS, ("GET", ""), ("GET", "info")])
+def test_every_endpoint_asks_for_the_identity_before_it_looks_at_anything_else(
+    api: ApiUnderTest, method: str, path: str
+) -> None:
+    for asked in (path, path.replace("/1/", "/x/")):
+        answer = api.ask(method, asked, body="{")
+        assert (answer.status_code, answer.json) == (401, {"status": "Missing auth token"})
+
+
+@pytest.mark.parametrize(("method", "path"), [question for question in QUESTIONS if "/1/" in question[1]])
+def test_every_path_with_an_organization_is_closed_to_others_after_its_parameters_and_before_its_body(
+    api: ApiUnderTest, method: str, path: str
+) -> None:
+    text = (
+        "you have no permissions to get or change info about the organization with ID 1;"
+        " you can access info about organization with ID 2"
+    )
+    for body in ("", "{"):
+        answer = api.ask(method, path, body=body, headers=identity("2"))
+        assert (answer.status_code, answer.json) == (403, {"status": text})
+    for broken in (path.replace("/1/", "/x/"), path.replace("/u/", "/%20/"), path.replace("a.b", "-")):
+        if broken != path and not path.endswith("report/info"):
+            assert api.ask(method, broken, body="{", headers=identity("2")).status_code == 400
 
 
 def test_organizations_shows_the_own_one_alone(api: ApiUnderTest) -> None:

@@ -7,29 +7,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from tests.support.api import CLUSTER, ApiUnderTest, identity
-
-ASKING_PATHS = [
-    ("GET", "organizations"),
-    ("GET", "organizations/1/clusters"),
-    ("GET", f"organizations/1/clusters/{CLUSTER}/users/u/report"),
-    ("GET", f"organizations/1/clusters/{CLUSTER}/users/u/report/info"),
-    ("GET", f"organizations/1/clusters/{CLUSTER}/users/u/rules/a|K"),
-    ("GET", f"organizations/1/clusters/{CLUSTER}/reports"),
-    ("POST", "organizations/1/clusters/reports"),
-    ("POST", "recommendations/organizations/1/users/u/list"),
-    ("GET", "rules/a.b|K/organizations/1/users/u/clusters_detail"),
-    ("POST", "clusters/organizations/1/users/u/recommendations"),
-    ("GET", "rules/organizations/1/disabled"),
-    ("GET", "clusters/rules/a.b/error_key/K/organizations/1/disabled"),
-    ("POST", "rules/organizations/1/disabled_for_clusters"),
-    ("GET", "rules/users/u/disabled/feedback"),
-    ("GET", "rules/organizations/1/disabled_system_wide"),
-    ("GET", "rules/a.b/error_key/K/organizations/1/"),
-    ("GET", "rules/a.b|K/organizations/1/rating"),
-    ("GET", f"clusters/{CLUSTER}/rules/a.b/error_key/K/users/u/get_vote"),
-]
-BODIES = {"organizations/1/clusters/reports": f'{{"clusters": ["{CLUSTER}"]}}'}
+from tests.support.api import QUESTIONS, ApiUnderTest, identity
 
 
 @pytest.fixture(autouse=True)
@@ -37,10 +15,6 @@ def _plain_logs() -> Iterator[None]:
     """Keep structlog from drawing each traceback, which takes a second."""
     with capture_logs():
         yield
-
-
-def _body(method: str, path: str) -> str:
-    return BODIES.get(path, f'["{CLUSTER}"]') if method == "POST" else ""
 
 
 @pytest.fixture(scope="module")
@@ -61,21 +35,21 @@ def api_with_wrong_schema(tmp_path_factory: pytest.TempPathFactory) -> ApiUnderT
     return api
 
 
-@pytest.mark.parametrize(("method", "path"), ASKING_PATHS)
+@pytest.mark.parametrize(("method", "path"), QUESTIONS)
 def test_an_outage_of_the_database_is_503_with_a_time_to_try_again(
     api_in_outage: ApiUnderTest, method: str, path: str
 ) -> None:
-    answer = api_in_outage.ask(method, path, body=_body(method, path))
+    answer = api_in_outage.ask_question(method, path)
     assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5")
     assert list(answer.json) == ["status"]
     assert not re.search(r"SELECT|sqlite|unable|\.db", answer.text, re.IGNORECASE)
 
 
-@pytest.mark.parametrize(("method", "path"), ASKING_PATHS)
+@pytest.mark.parametrize(("method", "path"), QUESTIONS)
 def test_a_wrong_statement_is_500_so_that_nobody_tries_again(
     api_with_wrong_schema: ApiUnderTest, method: str, path: str
 ) -> None:
-    answer = api_with_wrong_schema.ask(method, path, body=_body(method, path))
+    answer = api_with_wrong_schema.ask_question(method, path)
     assert (answer.status_code, answer.json) == (500, {"status": "Internal Server Error"})
     assert "Retry-After" not in answer.headers
 
@@ -83,7 +57,7 @@ def test_a_wrong_statement_is_500_so_that_nobody_tries_again(
 def test_every_endpoint_that_asks_the_database_is_in_the_tests_above(api_in_outage: ApiUnderTest) -> None:
     answers = {path: api_in_outage.get(path).status_code for path in ("", "info", "metrics", "openapi.json")}
     assert answers == dict.fromkeys(answers, 200)
-    assert len(api_in_outage.get("openapi.json").json["paths"]) == len(ASKING_PATHS) + len(answers)
+    assert len(api_in_outage.get("openapi.json").json["paths"]) == len(QUESTIONS) + len(answers)
 
 
 def test_the_database_is_used_again_when_it_is_back(tmp_path: Path) -> None:

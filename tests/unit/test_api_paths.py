@@ -1,12 +1,14 @@
 """Which paths and methods are known, and what they are answered (`docs/rest.md`, sections 1.1 to 1.3 and 5)."""
 
+import itertools
+import re
 from pathlib import Path
 
 import pytest
 
 from api_service.resources.writes import WRITE_PATHS
 from libaggregator.settings import SettingsError
-from tests.support.api import CLUSTER, ApiUnderTest, identity
+from tests.support.api import CLUSTER, QUESTIONS, ApiUnderTest, identity
 
 JSON = "application/json; charset=utf-8"
 CLUSTERS_OF_1 = "organizations/1/clusters"
@@ -63,6 +65,13 @@ def test_an_unknown_path_is_answered_404_in_plain_text(api: ApiUnderTest, path: 
     assert answer.status_code == 404
     assert answer.content_type == "text/plain; charset=utf-8"
     assert answer.text
+
+
+@pytest.mark.parametrize(("segment", "shown"), [(".", "."), ("..", ".."), ("%2E", "."), ("%2e%2E", "..")])
+def test_dots_are_segments_like_any_other(api: ApiUnderTest, segment: str, shown: str) -> None:
+    answer = api.get(f"organizations/{segment}/clusters")
+    assert answer.status_code == 400
+    assert f"with value '{shown}'" in answer.json["status"]
 
 
 def test_an_address_outside_of_the_prefix_is_unknown(api: ApiUnderTest) -> None:
@@ -123,6 +132,39 @@ def test_a_parameter_takes_words_that_are_literals_elsewhere(
     assert api.ask(method, path).status_code == status
 
 
+def _templates(api: ApiUnderTest) -> list[str]:
+    return [*(resource.endpoint.path for resource in api.resources), *WRITE_PATHS, "openapi.json"]
+
+
+def _pattern(template: str) -> re.Pattern[str]:
+    return re.compile(re.sub(r"\\\{\w+\\\}", "[^/]+", re.escape(template)))
+
+
+def test_every_path_belongs_to_the_one_template_that_matches_all_of_it_whatever_its_words(api: ApiUnderTest) -> None:
+    templates = {template.rstrip("/"): _pattern(template.rstrip("/")) for template in _templates(api)}
+    words = {segment for template in templates for segment in template.split("/") if not segment.startswith("{")}
+    for template, word in itertools.product(templates, sorted(words - {""})):
+        names = re.findall(r"\{\w+\}", template)
+        for chosen in itertools.product(("x", word), repeat=len(names)):
+            path = re.sub(r"\{\w+\}", "{}", template).format(*chosen)
+            (only,) = (other for other, pattern in templates.items() if pattern.fullmatch(path))
+            found = api.app._router.find((api.settings.prefix + path).rstrip("/"))
+            assert found is not None, path
+            assert found[3].removeprefix(api.settings.prefix).rstrip("/") == only, path
+
+
+def test_no_path_answers_another_method_than_its_own(api: ApiUnderTest) -> None:
+    for resource in api.resources:
+        endpoint = resource.endpoint
+        path = re.sub(r"\{\w+\}", "x", endpoint.path)
+        allow = ", ".join(sorted([endpoint.method, "OPTIONS"]))
+        methods = {"GET", "POST", "PUT", "HEAD", "DELETE"} - {endpoint.method}
+        answers = [api.ask(method, path) for method in sorted(methods)]
+        assert {(answer.status_code, answer.headers["Allow"]) for answer in answers} == {(405, allow)}, path
+        options = api.ask("OPTIONS", path)
+        assert (options.status_code, options.headers["Allow"], options.text) == (200, allow, ""), path
+
+
 @pytest.mark.parametrize(
     ("path", "offered"),
     [
@@ -171,6 +213,12 @@ def test_options_needs_neither_an_identity_nor_the_database(tmp_path: Path) -> N
     api.file.unlink()
     assert api.ask("OPTIONS", CLUSTERS_OF_1).status_code == 200
     assert api.get(CLUSTERS_OF_1, headers=identity()).status_code == 503
+
+
+@pytest.mark.parametrize(("method", "path"), QUESTIONS)
+def test_every_answer_and_every_refusal_is_json_in_utf_8(api: ApiUnderTest, method: str, path: str) -> None:
+    assert api.ask_question(method, path).content_type == JSON
+    assert api.ask_question(method, re.sub("/[1u]/", "/%20/", path)).content_type == JSON
 
 
 def test_a_body_where_none_is_expected_is_ignored(api: ApiUnderTest) -> None:

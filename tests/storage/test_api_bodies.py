@@ -1,9 +1,11 @@
 """The bodies of requests, well-formed or not (`docs/rest.md`, section 2.10)."""
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from falcon.testing import create_environ
 
 from tests.support.api import CLUSTER, OTHER_CLUSTER, ApiUnderTest
 
@@ -39,12 +41,13 @@ NOT_WELL_FORMED = [
 
 
 @pytest.fixture(scope="module")
-def api(tmp_path_factory: pytest.TempPathFactory) -> ApiUnderTest:
-    """Return an API that knows one cluster, hit by one rule that is switched off."""
-    api = ApiUnderTest(tmp_path_factory.mktemp("api"))
+def api(migrated_url: str) -> Iterator[ApiUnderTest]:
+    """Yield an API that knows one cluster, hit by one rule that is switched off, on each engine in turn."""
+    api = ApiUnderTest(migrated_url)
     for table in ("report", "recommendation", "cluster_rule_toggle"):
         api.insert(table)
-    return api
+    yield api
+    api.close()
 
 
 @pytest.mark.parametrize("path", [*ARRAY_PATHS, REPORTS])
@@ -60,6 +63,18 @@ def test_a_body_that_is_not_well_formed_is_refused(api: ApiUnderTest, path: str,
     assert answer.status_code == 400
     assert list(answer.json) == ["status"]
     assert answer.json["status"] not in ("client didn't provide request body", "bad type in json data")
+
+
+def test_a_body_of_chunks_that_came_without_a_length_is_read(api: ApiUnderTest) -> None:
+    environ = create_environ(
+        path=api.settings.prefix + REPORTS,
+        method="POST",
+        headers={"Transfer-Encoding": "chunked"},
+        body=json.dumps({"clusters": [CLUSTER]}),
+    )
+    del environ["CONTENT_LENGTH"]
+    answer = b"".join(api.app(environ, lambda status, headers: None))
+    assert json.loads(answer)["clusters"] == [CLUSTER]
 
 
 @pytest.mark.parametrize("body", ["{}", '{"clusters": []}', '"x"', "1", "null", "true", "[1]", '["x", null]', "[[]]"])
@@ -138,7 +153,9 @@ def test_an_empty_filter_filters_nothing(api: ApiUnderTest, body: bytes) -> None
 
 @pytest.mark.parametrize("ids", ['["x"]', '["\\ud800"]', '["\\u0000"]', f'["{OTHER_CLUSTER}"]', '[""]'])
 def test_a_filter_of_ids_that_match_nothing_leaves_nothing(api: ApiUnderTest, ids: str) -> None:
-    assert api.get(DETAIL, body=f'{{"clusters": {ids}}}').status_code == 404
+    answer = api.get(DETAIL, body=f'{{"clusters": {ids}}}')
+    text = "Item with ID a.b|K was not found in the storage"
+    assert (answer.status_code, answer.json) == (404, {"status": text})
 
 
 def test_a_filter_takes_ids_in_any_form(api: ApiUnderTest) -> None:

@@ -1,23 +1,17 @@
 """What each endpoint answers, field by field (`docs/rest.md`, sections 1.5 to 1.7 and 4)."""
 
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.storage.conftest import MakeApi
 from tests.support.api import CLUSTER, OTHER_CLUSTER, THIRD_CLUSTER, ApiUnderTest
 
 REPORT = f"organizations/1/clusters/{CLUSTER}/users/u/report"
 RULE = f"organizations/1/clusters/{CLUSTER}/users/u/rules/a.b.report|K"
 NO_TIME = {"Time": "0001-01-01T00:00:00Z", "Valid": False}
 LATER = "2026-05-04 11:30:15.25"
-
-
-@pytest.fixture
-def api(tmp_path: Path) -> ApiUnderTest:
-    """Return an API without data."""
-    return ApiUnderTest(tmp_path)
 
 
 def _hit(api: ApiUnderTest, path: str = REPORT) -> dict[str, Any]:
@@ -41,8 +35,8 @@ def test_organizations_are_distinct_and_ascending(api: ApiUnderTest) -> None:
     assert api.get("organizations").json["organizations"] == [2, 9, 10, 4294967295]
 
 
-def test_clusters_are_those_stored_within_the_limit_ascending(tmp_path: Path) -> None:
-    api = ApiUnderTest(tmp_path, org_overview_limit_hours=3)
+def test_clusters_are_those_stored_within_the_limit_ascending(make_api: MakeApi) -> None:
+    api = make_api(org_overview_limit_hours=3)
     stored = {
         "b": "2026-05-04 09:00:00",
         "a": "2026-05-04 09:00:00.000001",
@@ -59,15 +53,15 @@ def test_clusters_are_those_stored_within_the_limit_ascending(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("reported_at", ["2026-05-04 08:00:00.5", "2026-05-04 08:00:00.500000"])
-def test_the_limit_itself_counts_however_many_digits_its_time_has(tmp_path: Path, reported_at: str) -> None:
+def test_the_limit_itself_counts_however_many_digits_its_time_has(make_api: MakeApi, reported_at: str) -> None:
     half_past = datetime(2026, 5, 4, 12, 0, 0, 500_000)
-    api = ApiUnderTest(tmp_path, clock=lambda: half_past, org_overview_limit_hours=4)
+    api = make_api(clock=lambda: half_past, org_overview_limit_hours=4)
     api.insert("report", reported_at=reported_at)
     assert api.get("organizations/1/clusters").json["clusters"] == [CLUSTER]
 
 
-def test_a_limit_longer_than_there_were_years_lists_everything(tmp_path: Path) -> None:
-    api = ApiUnderTest(tmp_path, org_overview_limit_hours=10**15)
+def test_a_limit_longer_than_there_were_years_lists_everything(make_api: MakeApi) -> None:
+    api = make_api(org_overview_limit_hours=10**15)
     api.insert("report", reported_at="0001-01-01 00:00:00")
     assert api.get("organizations/1/clusters").json["clusters"] == [CLUSTER]
 
@@ -180,6 +174,24 @@ def test_a_toggle_applies_to_exactly_its_organization_cluster_rule_and_error_key
     api.insert("cluster_rule_toggle", disabled_at=LATER, **other)
     assert _hit(api)["disabled"] is False
     assert _hit(api, RULE)["disabled"] is False
+
+
+@pytest.mark.parametrize(
+    "other", [{"rule_id": "a.b"}, {"error_key": "L"}, {"cluster_id": OTHER_CLUSTER}, {"user_id": "v"}]
+)
+def test_votes_and_reasons_apply_to_exactly_their_cluster_rule_error_key_and_user(
+    api: ApiUnderTest, other: dict[str, Any]
+) -> None:
+    for cluster in (CLUSTER, OTHER_CLUSTER):
+        api.insert("report", cluster=cluster)
+    api.insert("rule_hit")
+    api.insert("cluster_rule_user_feedback", **other)
+    api.insert("cluster_user_rule_disable_feedback", **other)
+    for path in (REPORT, RULE):
+        hit = _hit(api, path)
+        assert (hit["user_vote"], hit["disable_feedback"], hit["disabled_at"]) == (0, "", "")
+    vote = api.get(f"clusters/{CLUSTER}/rules/a.b.report/error_key/K/users/u/get_vote")
+    assert vote.json == {"status": f"Item with ID {CLUSTER}/a.b.report/u was not found in the storage"}
 
 
 def test_an_acknowledgement_does_not_disable_a_hit(api: ApiUnderTest) -> None:
@@ -351,7 +363,17 @@ def test_clusters_hit_by_a_rule_are_ascending_with_their_versions(api: ApiUnderT
         },
     ]
     missing = api.get("rules/a.b|X/organizations/1/users/u/clusters_detail")
+    assert (missing.status_code, missing.content_type) == (404, "application/json; charset=utf-8")
     assert missing.json == {"status": "Item with ID a.b|X was not found in the storage"}
+
+
+def test_a_version_that_another_organization_had_is_not_shown(api: ApiUnderTest) -> None:
+    api.insert("report")
+    api.insert("recommendation")
+    api.insert("report_info", org_id=2)
+    (detail,) = api.get("rules/a.b|K/organizations/1/users/u/clusters_detail").json["clusters"]
+    by_cluster = api.post("clusters/organizations/1/users/u/recommendations", f'["{CLUSTER}"]').json["clusters"]
+    assert detail["meta"] == by_cluster[CLUSTER]["meta"] == {"cluster_version": ""}
 
 
 def test_rules_switched_off_for_clusters(api: ApiUnderTest) -> None:
@@ -452,3 +474,29 @@ def test_the_vote_of_a_user(api: ApiUnderTest) -> None:
     assert (api.get(path).status_code, api.get(path).json) == (404, {"status": text})
     api.insert("cluster_rule_user_feedback", user_vote=0)
     assert api.get(path).json == {"vote": 0, "status": "ok"}
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        (f"organizations/1/clusters/{CLUSTER}/users/{{}}/report", 200),
+        (f"organizations/1/clusters/{CLUSTER}/users/{{}}/report/info", 200),
+        (f"organizations/1/clusters/{CLUSTER}/users/{{}}/rules/a.b.report|K", 200),
+        ("rules/a.b|K/organizations/1/users/{}/clusters_detail", 200),
+        ("rules/users/{}/disabled/feedback", 200),
+        ("clusters/rules/a.b.report/error_key/{}/organizations/1/disabled", 200),
+        ("rules/a.b.report/error_key/{}/organizations/1/", 404),
+        (f"clusters/{CLUSTER}/rules/a.b.report/error_key/{{}}/users/u/get_vote", 404),
+        (f"clusters/{CLUSTER}/rules/a.b.report/error_key/K/users/{{}}/get_vote", 404),
+    ],
+)
+def test_no_text_in_a_path_does_more_than_match_no_row(api: ApiUnderTest, path: str, status: int) -> None:
+    api.insert("report")
+    for table in ("rule_hit", "recommendation", "cluster_rule_toggle", "rule_disable"):
+        api.insert(table)
+    for table in ("cluster_user_rule_disable_feedback", "cluster_rule_user_feedback"):
+        api.insert(table)
+    for value in ("%00", "u%00", "K%00", "%ED%A0%80", "%EF%BF%BF", "%25s", "%5C", "'", "%7B%7D"):
+        answer = api.get(path.format(value))
+        assert answer.status_code == status, value
+        assert "why" not in answer.text, value
