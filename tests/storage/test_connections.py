@@ -194,9 +194,7 @@ class TestPostgresqlSession:
     ) -> None:
         options = f"?options=-c%20default_toast_compression%3D{chosen}" if chosen else ""
         database = open_writer(settings(postgresql_url + options), "tests")
-        can = value(
-            database, "SELECT 'lz4' = ANY (enumvals) FROM pg_settings WHERE name = 'default_toast_compression'"
-        )
+        can = value(database, "SELECT 'lz4' = ANY (enumvals) FROM pg_settings WHERE name = 'default_toast_compression'")
         assert value(database, "SHOW default_toast_compression") == (chosen or ("lz4" if can else "pglz"))
         database.close()
 
