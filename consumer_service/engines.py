@@ -13,7 +13,7 @@ from psycopg2.extras import execute_batch, execute_values
 
 from consumer_service import statements
 from consumer_service.copying import CopyFile
-from consumer_service.statements import Table, Upsert
+from consumer_service.statements import Query, Table, Upsert
 from libaggregator.messages import Message
 
 Row = tuple[Any, ...]
@@ -56,8 +56,8 @@ class Engine(ABC):
         self._database.execute_sql("SELECT 1").fetchone()
 
     @abstractmethod
-    def select(self, statement: str, rows: Sequence[Row]) -> list[Row]:
-        """Return what a SELECT that joins with `{wanted}` finds."""
+    def select(self, query: Query, rows: Sequence[Row]) -> list[Row]:
+        """Return what a query that joins with `{wanted}` finds."""
 
     @abstractmethod
     def insert(self, table: Table, rows: Sequence[Row]) -> None:
@@ -79,10 +79,6 @@ class Engine(ABC):
     def may_refuse(self, message: Message) -> bool:
         """Whether the database might refuse the values of a message; True if in doubt."""
 
-    @abstractmethod
-    def time(self, value: Any) -> datetime | None:
-        """Return a time that was read, in the form in which times are compared."""
-
 
 class _Postgresql(Engine):
     """PostgreSQL: row locks, parameters as arrays, and COPY where it is quicker than the text of a statement."""
@@ -91,11 +87,11 @@ class _Postgresql(Engine):
         super().__init__(database)
         self._many = many
 
-    def select(self, statement: str, rows: Sequence[Row]) -> list[Row]:
+    def select(self, query: Query, rows: Sequence[Row]) -> list[Row]:
         if not rows:
             return []
         cursor = self._cursor()
-        text = statement.format(
+        text = query.text.format(
             wanted=_arrays(rows),
             for_update="FOR UPDATE OF report",
             text_digest="sha256(convert_to(report.report, 'UTF8'))",
@@ -140,10 +136,6 @@ class _Postgresql(Engine):
             len(hit.component) + len(hit.error_key) > _SURELY_INDEXED for hit in message.hits
         )
 
-    def time(self, value: Any) -> datetime | None:
-        found: datetime | None = value
-        return found
-
     def _copy(self, table: Table, rows: Sequence[Row], integer_bytes: dict[str, int]) -> None:
         self._cursor().copy_expert(_of_table(statements.COPY, table), CopyFile(table, rows, integer_bytes))
 
@@ -179,15 +171,15 @@ class _Sqlite(Engine):
         with self._database.atomic("IMMEDIATE"):
             yield
 
-    def select(self, statement: str, rows: Sequence[Row]) -> list[Row]:
+    def select(self, query: Query, rows: Sequence[Row]) -> list[Row]:
         short_details = f"CASE WHEN length(template_data) <= {_SHORT_DETAILS} THEN template_data END"
         # a row that is written again with the same text costs less here than to find out that it is the same
         names = {"for_update": "", "text_digest": "NULL", "short_details": short_details}
         found: list[Row] = []
         for page in _pages(rows):
-            text = statement.format(wanted=_values(page), **names)
+            text = query.text.format(wanted=_values(page), **names)
             found += self._cursor().execute(text, list(chain.from_iterable(page))).fetchall()
-        return found
+        return found if query.time_at is None else [_with_time(row, query.time_at) for row in found]
 
     def insert(self, table: Table, rows: Sequence[Row]) -> None:
         if rows:
@@ -213,9 +205,6 @@ class _Sqlite(Engine):
     def may_refuse(self, message: Message) -> bool:
         return False
 
-    def time(self, value: Any) -> datetime | None:
-        return None if value is None else datetime.fromisoformat(value)
-
     def _cursor(self) -> Any:
         return self._database.cursor()
 
@@ -236,6 +225,12 @@ def _columns(rows: Sequence[Row]) -> list[list[Any]]:
 def _arrays(rows: Sequence[Row]) -> str:
     marks = ", ".join(["%s"] * len(rows[0]))
     return statements.UNNEST.format(arrays=marks)
+
+
+def _with_time(row: Row, place: int) -> Row:
+    """Return a row of SQLite, which holds times as text, with a time at this place."""
+    text = row[place]
+    return row if text is None else (*row[:place], datetime.fromisoformat(text), *row[place + 1 :])
 
 
 def _pages(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:

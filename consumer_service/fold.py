@@ -5,10 +5,11 @@ One message is folded just like many, so that any cut into batches leaves the sa
 """
 
 from collections.abc import Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
 from hashlib import sha256
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
+
+import msgspec
 
 from libaggregator.messages import Hit, Message
 
@@ -20,12 +21,17 @@ RuleKey = tuple[str, str]
 StoredHit = tuple[datetime | None, str | None]
 """`created_at` and details of a row; details of None are not known, and those of a message count as others."""
 
+HitRow = tuple[Hit, datetime]
+"""A row of `rule_hit` as it has to be, with `created_at`."""
+
+RecommendationRow = tuple[RuleKey, datetime]
+"""A row of `recommendation` as it has to be, with `impacted_since`."""
+
 OwnedKey = tuple[int, RuleKey]
 """A row's organization and its key."""
 
 
-@dataclass(slots=True)
-class ClusterRows:
+class ClusterRows(msgspec.Struct):
     """What is stored of one cluster; hits and recommendations by organization."""
 
     org_id: int | None = None
@@ -35,27 +41,12 @@ class ClusterRows:
     """SHA-256 of the report's text; None if it is not known, then that of a message counts as another one."""
     version: tuple[int, str] | None = None
     """Organization and version in `report_info`."""
-    hits: dict[int, dict[RuleKey, StoredHit]] = field(default_factory=dict)
-    recommendations: dict[int, dict[RuleKey, datetime | None]] = field(default_factory=dict)
+    hits: dict[int, dict[RuleKey, StoredHit]] = {}
+    recommendations: dict[int, dict[RuleKey, datetime | None]] = {}
     """With `impacted_since`."""
 
 
-class HitRow(NamedTuple):
-    """A row of `rule_hit` as it has to be."""
-
-    hit: Hit
-    created_at: datetime
-
-
-class RecommendationRow(NamedTuple):
-    """A row of `recommendation` as it has to be."""
-
-    key: RuleKey
-    impacted_since: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class ClusterChange:
+class ClusterChange(msgspec.Struct, frozen=True):
     """The difference between what is stored of one cluster and what has to be, under the message's organization."""
 
     message: Message
@@ -144,9 +135,9 @@ def _hit_rows(
     for hit, (key, kept) in zip(last.hits, wanted.items(), strict=True):
         created_at = (kept and kept[0]) or this_second
         if key not in stored:
-            new.append(HitRow(hit, created_at))
+            new.append((hit, created_at))
         elif stored[key] != (created_at, hit.details):
-            changed.append(HitRow(hit, created_at))
+            changed.append((hit, created_at))
     return new, changed
 
 
@@ -159,9 +150,9 @@ def _recommendation_rows(
     for key, kept in wanted.items():
         impacted_since = kept or this_second
         if key not in stored:
-            new.append(RecommendationRow(key, impacted_since))
+            new.append((key, impacted_since))
         elif stored[key] != impacted_since:
-            changed.append(RecommendationRow(key, impacted_since))
+            changed.append((key, impacted_since))
     return new, changed
 
 

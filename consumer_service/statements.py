@@ -23,6 +23,13 @@ class Table(NamedTuple):
         return ", ".join(self.columns)
 
 
+class Query(NamedTuple):
+    """A SELECT, and which of its columns is a time."""
+
+    text: str
+    time_at: int | None = None
+
+
 class Upsert(NamedTuple):
     """An INSERT that changes the rows that are there already; `name` says what is done to them."""
 
@@ -98,37 +105,48 @@ LOOK_AT_COLUMNS = "SELECT {columns} FROM {table} LIMIT 0"
 UNNEST = "SELECT * FROM unnest({arrays})"
 """Rows of parameters, given as an array for each column."""
 
-LOCK_REPORTS = """
+LOCK_REPORTS = Query(
+    """
 WITH wanted (cluster) AS ({wanted})
 SELECT report.cluster, report.org_id, report.last_checked_at, {text_digest}
 FROM wanted JOIN report ON report.cluster = wanted.cluster
 ORDER BY report.cluster
 {for_update}
-"""
+""",
+    time_at=2,
+)
 """Newest stored result of each cluster; its row stays locked until the end of the transaction."""
 
-READ_HITS = """
+READ_HITS = Query(
+    """
 WITH wanted (cluster_id) AS ({wanted})
 SELECT rule_hit.cluster_id, rule_hit.org_id, rule_hit.rule_fqdn, rule_hit.error_key, rule_hit.created_at,
     {short_details}
 FROM wanted JOIN rule_hit ON rule_hit.cluster_id = wanted.cluster_id
-"""
+""",
+    time_at=4,
+)
 """Stored hits of each cluster, of whatever organization."""
 
-READ_RECOMMENDATIONS = """
+READ_RECOMMENDATIONS = Query(
+    """
 WITH wanted (org_id, cluster_id) AS ({wanted})
 SELECT recommendation.cluster_id, recommendation.org_id, recommendation.rule_fqdn, recommendation.error_key,
     recommendation.impacted_since
 FROM wanted JOIN recommendation
     ON recommendation.org_id = wanted.org_id AND recommendation.cluster_id = wanted.cluster_id
-"""
+""",
+    time_at=4,
+)
 """Stored recommendations of each cluster; no index finds them without the organization."""
 
-READ_VERSIONS = """
+READ_VERSIONS = Query(
+    """
 WITH wanted (cluster_id) AS ({wanted})
 SELECT report_info.cluster_id, report_info.org_id, report_info.version_info
 FROM wanted JOIN report_info ON report_info.cluster_id = wanted.cluster_id
-"""
+""",
+)
 
 CHANGE_REPORTS = Upsert(
     "change_reports",

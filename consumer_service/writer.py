@@ -109,7 +109,7 @@ class Writer:
         wanted = [(cluster,) for cluster in found]
         for cluster, org_id, last_checked_at, digest in self._engine.select(statements.LOCK_REPORTS, wanted):
             rows = found[cluster]
-            rows.org_id, rows.last_checked_at = org_id, self._engine.time(last_checked_at)
+            rows.org_id, rows.last_checked_at = org_id, last_checked_at
             rows.text_digest = None if digest is None else bytes(digest)
         return found
 
@@ -117,10 +117,10 @@ class Writer:
         """Read what else is stored of the clusters that have messages that count."""
         engine, wanted = self._engine, [(cluster,) for cluster in newer]
         for cluster, org_id, rule, error_key, since, details in engine.select(statements.READ_HITS, wanted):
-            found[cluster].hits.setdefault(org_id, {})[rule, error_key] = (engine.time(since), details)
+            found[cluster].hits.setdefault(org_id, {})[rule, error_key] = (since, details)
         owners = _owners(newer, found)
         for cluster, org_id, rule, error_key, since in engine.select(statements.READ_RECOMMENDATIONS, owners):
-            found[cluster].recommendations.setdefault(org_id, {})[rule, error_key] = engine.time(since)
+            found[cluster].recommendations.setdefault(org_id, {})[rule, error_key] = since
         for cluster, org_id, version in engine.select(statements.READ_VERSIONS, wanted):
             found[cluster].version = (org_id, version)
 

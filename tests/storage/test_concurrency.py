@@ -15,7 +15,7 @@ from consumer_service import statements
 from consumer_service.engines import MANY, Conflict, Engine, Row, engine_for
 from consumer_service.pipeline import Pipeline
 from consumer_service.sources import Record
-from consumer_service.statements import Table, Upsert
+from consumer_service.statements import Query, Table, Upsert
 from consumer_service.writer import Writer, Written
 from libaggregator.messages import Limits, Message, decode
 from libaggregator.storage.faults import DATABASE_ERRORS, Fault, fault_of, sqlstate_of
@@ -91,8 +91,8 @@ class Interrupted(Engine):
         self._engine = engine
         self._meanwhile: Callable[[], object] | None = meanwhile
 
-    def select(self, statement: str, rows: Sequence[Row]) -> list[Row]:
-        return self._engine.select(statement, rows)
+    def select(self, query: Query, rows: Sequence[Row]) -> list[Row]:
+        return self._engine.select(query, rows)
 
     def insert(self, table: Table, rows: Sequence[Row]) -> None:
         self._interrupt()
@@ -112,9 +112,6 @@ class Interrupted(Engine):
 
     def may_refuse(self, message: Message) -> bool:
         return self._engine.may_refuse(message)
-
-    def time(self, value: Any) -> datetime | None:
-        return self._engine.time(value)
 
     def _interrupt(self) -> None:
         meanwhile, self._meanwhile = self._meanwhile, None
@@ -284,9 +281,9 @@ def test_the_statement_itself_keeps_a_newer_report(
 class Misled(Interrupted):
     """An engine that tells the fold that no stored report has a time."""
 
-    def select(self, statement: str, rows: Sequence[Row]) -> list[Row]:
-        found = super().select(statement, rows)
-        return [(*row[:2], None, *row[3:]) for row in found] if statement == statements.LOCK_REPORTS else found
+    def select(self, query: Query, rows: Sequence[Row]) -> list[Row]:
+        found = super().select(query, rows)
+        return [(*row[:2], None, *row[3:]) for row in found] if query == statements.LOCK_REPORTS else found
 
 
 @pytest.mark.parametrize("text", ["the same", "another"])
