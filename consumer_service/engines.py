@@ -1,26 +1,33 @@
-"""What differs between the engines in writing many rows: parameter marks, locks, and the way to send rows.
-
-Statements are written once, for both, with `%s` for a parameter and two names: `{rows}` stands for the rows of a
-VALUES list, `{for_update}` for the lock on the rows of `report` that are read.
-"""
+"""What differs between the engines in writing many rows: parameter marks, locks, and the way to send rows."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
+from itertools import chain
 from typing import Any
 
 from peewee import Database, PostgresqlDatabase
+from psycopg2.errors import UniqueViolation
 from psycopg2.extras import execute_batch, execute_values
 
+from consumer_service import statements
+from consumer_service.copying import CopyFile
+from consumer_service.statements import Query, Table, Upsert
 from libaggregator.messages import Message
 
 Row = tuple[Any, ...]
+
+MANY = 20
+"""Rows from which on COPY, with its further steps, is quicker than one statement that holds them as text."""
 
 # what a column holds that an existing deployment made and nobody widened yet
 _LARGEST_INTEGER = 2**31 - 1
 # an entry of an index has at most 2,704 bytes, a character up to four
 _SURELY_INDEXED = 600
+# details up to here are compared in memory; what is longer would fill it
+_SHORT_DETAILS = 1000
+_INTEGER_BYTES = {"org_id": 8, "kafka_offset": 8, "partition": 4, "topic_offset": 8}  # in tables of our own
 _PAGE = 1000  # rows in one statement: above it, neither engine gets faster and the text only gets longer
 
 
@@ -49,16 +56,20 @@ class Engine(ABC):
         self._database.execute_sql("SELECT 1").fetchone()
 
     @abstractmethod
-    def select(self, statement: str, rows: Sequence[Row]) -> list[Row]:
-        """Return what a SELECT that joins with `{rows}` finds."""
+    def select(self, query: Query, rows: Sequence[Row]) -> list[Row]:
+        """Return what a query that joins with `{wanted}` finds."""
 
     @abstractmethod
-    def insert(self, statement: str, rows: Sequence[Row]) -> None:
-        """Run an INSERT ... VALUES `{rows}`."""
+    def insert(self, table: Table, rows: Sequence[Row]) -> None:
+        """Insert rows that are not there; raises Conflict if one of them is."""
 
     @abstractmethod
-    def insert_counted(self, statement: str, rows: Sequence[Row], new: int) -> None:
-        """As `insert`; raises Conflict unless each row was written and exactly `new` of them were not there."""
+    def store(self, upsert: Upsert, rows: Sequence[Row]) -> int:
+        """Run an INSERT that changes what is there; return how many rows were inserted or changed."""
+
+    @abstractmethod
+    def run(self, statement: str, rows: Sequence[Row], *values: Any) -> None:
+        """Run a statement for all rows that `{wanted}` gives; `values` are the parameters before them."""
 
     @abstractmethod
     def run_each(self, statement: str, rows: Sequence[Row]) -> None:
@@ -68,29 +79,53 @@ class Engine(ABC):
     def may_refuse(self, message: Message) -> bool:
         """Whether the database might refuse the values of a message; True if in doubt."""
 
-    @abstractmethod
-    def time(self, value: Any) -> datetime | None:
-        """Return a time that was read, in the form in which times are compared."""
-
 
 class _Postgresql(Engine):
-    """PostgreSQL: row locks, and many rows in the text of one statement."""
+    """PostgreSQL: row locks, parameters as arrays, and COPY where it is quicker than the text of a statement."""
 
-    def select(self, statement: str, rows: Sequence[Row]) -> list[Row]:
-        text = statement.format(rows="%s", for_update="FOR UPDATE OF report")
-        # one page, so that the rows are locked in one order
-        return execute_values(self._cursor(), text, rows, page_size=max(1, len(rows)), fetch=True) if rows else []
+    def __init__(self, database: Database, many: int) -> None:
+        super().__init__(database)
+        self._many = many
 
-    def insert(self, statement: str, rows: Sequence[Row]) -> None:
+    def select(self, query: Query, rows: Sequence[Row]) -> list[Row]:
+        if not rows:
+            return []
+        cursor = self._cursor()
+        text = query.text.format(
+            wanted=_arrays(rows),
+            for_update="FOR UPDATE OF report",
+            text_digest="sha256(convert_to(report.report, 'UTF8'))",
+            short_details=f"CASE WHEN octet_length(template_data) <= {_SHORT_DETAILS} THEN template_data END",
+        )
+        cursor.execute(text, _columns(rows))
+        found: list[Row] = cursor.fetchall()
+        return found
+
+    def insert(self, table: Table, rows: Sequence[Row]) -> None:
+        try:
+            if len(rows) >= self._many:
+                self._copy(table, rows, self._integer_bytes(table))
+            elif rows:
+                text = _of_table(statements.INSERT, table, rows="VALUES %s")
+                execute_values(self._cursor(), text, rows, page_size=len(rows))
+        except UniqueViolation as error:
+            raise Conflict("another consumer wrote a row of the same cluster") from error
+
+    def store(self, upsert: Upsert, rows: Sequence[Row]) -> int:
+        if not rows:
+            return 0
+        cursor = self._cursor()
+        if len(rows) >= self._many and self._has_incoming(upsert):
+            self._copy(upsert.incoming, rows, _INTEGER_BYTES)
+            cursor.execute(upsert.text.format(rows=_of_table(statements.SELECT, upsert.incoming)))
+        else:
+            execute_values(cursor, upsert.text.format(rows="VALUES %s"), rows, page_size=len(rows))
+        written: int = cursor.rowcount
+        return written
+
+    def run(self, statement: str, rows: Sequence[Row], *values: Any) -> None:
         if rows:
-            execute_values(self._cursor(), statement.format(rows="%s"), rows, page_size=_PAGE)
-
-    def insert_counted(self, statement: str, rows: Sequence[Row], new: int) -> None:
-        # xmax is 0 for a row that did not exist before this statement
-        text = statement.format(rows="%s") + " RETURNING (xmax = 0)"
-        written = execute_values(self._cursor(), text, rows, page_size=_PAGE, fetch=True) if rows else []
-        if len(written) != len(rows) or sum(inserted for (inserted,) in written) != new:
-            raise Conflict("another consumer stored a report of the same cluster")
+            self._cursor().execute(statement.format(wanted=_arrays(rows)), [*values, *_columns(rows)])
 
     def run_each(self, statement: str, rows: Sequence[Row]) -> None:
         if rows:
@@ -101,9 +136,27 @@ class _Postgresql(Engine):
             len(hit.component) + len(hit.error_key) > _SURELY_INDEXED for hit in message.hits
         )
 
-    def time(self, value: Any) -> datetime | None:
-        found: datetime | None = value
-        return found
+    def _copy(self, table: Table, rows: Sequence[Row], integer_bytes: dict[str, int]) -> None:
+        self._cursor().copy_expert(_of_table(statements.COPY, table), CopyFile(table, rows, integer_bytes))
+
+    def _has_incoming(self, upsert: Upsert) -> bool:
+        """Make the temporary table for the rows of an upsert, which the session keeps; False if the role may not."""
+        name, cursor = upsert.incoming.name, self._cursor()
+        cursor.execute(
+            "SELECT to_regclass(%s) IS NOT NULL, has_database_privilege(current_database(), 'TEMPORARY')",
+            (f"pg_temp.{name}",),
+        )
+        is_there, may_make = cursor.fetchone()
+        if not is_there and may_make:
+            columns = ", ".join(f"{column} {kind}" for column, kind in upsert.incoming.columns.items())
+            cursor.execute(f"CREATE TEMPORARY TABLE {name} ({columns}) ON COMMIT DELETE ROWS")
+        return bool(is_there or may_make)
+
+    def _integer_bytes(self, table: Table) -> dict[str, int]:
+        """Return the sizes of the integer columns as they are right now: `migrate` may widen them while this runs."""
+        cursor = self._cursor()
+        cursor.execute(_of_table(statements.LOOK_AT_COLUMNS, table))
+        return {column.name: column.internal_size for column in cursor.description}
 
     def _cursor(self) -> Any:
         return self._database.cursor()
@@ -118,36 +171,75 @@ class _Sqlite(Engine):
         with self._database.atomic("IMMEDIATE"):
             yield
 
-    def select(self, statement: str, rows: Sequence[Row]) -> list[Row]:
+    def select(self, query: Query, rows: Sequence[Row]) -> list[Row]:
+        short_details = f"CASE WHEN length(template_data) <= {_SHORT_DETAILS} THEN template_data END"
+        # a row that is written again with the same text costs less here than to find out that it is the same
+        names = {"for_update": "", "text_digest": "NULL", "short_details": short_details}
         found: list[Row] = []
-        cursor = self._database.cursor()
-        for start in range(0, len(rows), _PAGE):
-            page = rows[start : start + _PAGE]
-            text = statement.format(rows=",".join(_marks(row) for row in page), for_update="")
-            found += cursor.execute(text, [value for row in page for value in row]).fetchall()
-        return found
+        for page in _pages(rows):
+            text = query.text.format(wanted=_values(page), **names)
+            found += self._cursor().execute(text, list(chain.from_iterable(page))).fetchall()
+        return found if query.time_at is None else [_with_time(row, query.time_at) for row in found]
 
-    def insert(self, statement: str, rows: Sequence[Row]) -> None:
+    def insert(self, table: Table, rows: Sequence[Row]) -> None:
         if rows:
-            self._database.cursor().executemany(statement.format(rows=_marks(rows[0])), rows)
+            text = _of_table(statements.INSERT, table, rows=f"VALUES {_marks(rows[0])}")
+            self._cursor().executemany(text, rows)
 
-    def insert_counted(self, statement: str, rows: Sequence[Row], new: int) -> None:
-        # nobody else can have written since this transaction began
-        self.insert(statement, rows)
+    def store(self, upsert: Upsert, rows: Sequence[Row]) -> int:
+        if not rows:
+            return 0
+        cursor = self._cursor()
+        cursor.executemany(upsert.text.format(rows=f"VALUES {_marks(rows[0])}"), rows)
+        written: int = cursor.rowcount
+        return written
+
+    def run(self, statement: str, rows: Sequence[Row], *values: Any) -> None:
+        for page in _pages(rows):
+            text = statement.replace("%s", "?").format(wanted=_values(page))
+            self._cursor().execute(text, [*values, *chain.from_iterable(page)])
 
     def run_each(self, statement: str, rows: Sequence[Row]) -> None:
-        self._database.cursor().executemany(statement.replace("%s", "?"), rows)
+        self._cursor().executemany(statement.replace("%s", "?"), rows)
 
     def may_refuse(self, message: Message) -> bool:
         return False
 
-    def time(self, value: Any) -> datetime | None:
-        return None if value is None else datetime.fromisoformat(value)
+    def _cursor(self) -> Any:
+        return self._database.cursor()
 
 
-def engine_for(database: Database) -> Engine:
-    """Return the engine that fits a database."""
-    return _Postgresql(database) if isinstance(database, PostgresqlDatabase) else _Sqlite(database)
+def engine_for(database: Database, many: int = MANY) -> Engine:
+    """Return the engine that fits a database; from `many` rows on PostgreSQL gets them by COPY."""
+    return _Postgresql(database, many) if isinstance(database, PostgresqlDatabase) else _Sqlite(database)
+
+
+def _of_table(statement: str, table: Table, **names: str) -> str:
+    return statement.format(table=table.name, columns=table.column_list, **names)
+
+
+def _columns(rows: Sequence[Row]) -> list[list[Any]]:
+    return [list(column) for column in zip(*rows, strict=True)]
+
+
+def _arrays(rows: Sequence[Row]) -> str:
+    marks = ", ".join(["%s"] * len(rows[0]))
+    return statements.UNNEST.format(arrays=marks)
+
+
+def _with_time(row: Row, place: int) -> Row:
+    """Return a row of SQLite, which holds times as text, with a time at this place."""
+    text = row[place]
+    return row if text is None else (*row[:place], datetime.fromisoformat(text), *row[place + 1 :])
+
+
+def _pages(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
+    for start in range(0, len(rows), _PAGE):
+        yield rows[start : start + _PAGE]
+
+
+def _values(rows: Sequence[Row]) -> str:
+    return f"VALUES {','.join(_marks(row) for row in rows)}"
 
 
 def _marks(row: Row) -> str:

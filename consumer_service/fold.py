@@ -4,61 +4,69 @@ The fold applies one message after another to what is stored, in memory, and tel
 One message is folded just like many, so that any cut into batches leaves the same tables.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Container, Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import NamedTuple
+from hashlib import sha256
+from typing import TypeVar
+
+import msgspec
 
 from libaggregator.messages import Hit, Message
 
+T = TypeVar("T")
 
-class RuleKey(NamedTuple):
-    """What tells the rows of one cluster and organization apart: component or rule FQDN, and error key."""
+RuleKey = tuple[str, str]
+"""What tells the rows of one cluster and organization apart: component or rule FQDN, and error key."""
 
-    rule: str
-    error_key: str
+StoredHit = tuple[datetime | None, str | None]
+"""`created_at` and details of a row; details of None are not known, and those of a message count as others."""
+
+HitRow = tuple[Hit, datetime]
+"""A row of `rule_hit` as it has to be, with `created_at`."""
+
+RecommendationRow = tuple[RuleKey, datetime]
+"""A row of `recommendation` as it has to be, with `impacted_since`."""
+
+OwnedKey = tuple[int, RuleKey]
+"""A row's organization and its key."""
 
 
-Since = dict[RuleKey, datetime]
-"""Rows of one cluster and organization, with the time that a row keeps while its hit stays."""
-
-
-@dataclass(slots=True)
-class ClusterRows:
-    """What is stored of one cluster, by organization; `org_id` and `last_checked_at` are those of its report."""
+class ClusterRows(msgspec.Struct):
+    """What is stored of one cluster; hits and recommendations by organization."""
 
     org_id: int | None = None
+    """Of the report; None if the cluster has none."""
     last_checked_at: datetime | None = None
-    hits: dict[int, Since] = field(default_factory=dict)
-    recommendations: dict[int, Since] = field(default_factory=dict)
+    text_digest: bytes | None = None
+    """SHA-256 of the report's text; None if it is not known, then that of a message counts as another one."""
+    version: tuple[int, str] | None = None
+    """Organization and version in `report_info`."""
+    hits: dict[int, dict[RuleKey, StoredHit]] = {}
+    recommendations: dict[int, dict[RuleKey, datetime | None]] = {}
+    """With `impacted_since`."""
 
 
-@dataclass(frozen=True, slots=True)
-class HitRow:
-    """A row of `rule_hit` as it has to be."""
-
-    hit: Hit
-    created_at: datetime
-
-
-class OwnedKey(NamedTuple):
-    """A row's organization and its key."""
-
-    org_id: int
-    key: RuleKey
-
-
-@dataclass(frozen=True, slots=True)
-class ClusterChange:
-    """What has to be written for one cluster; `message` is the last one that counted."""
+class ClusterChange(msgspec.Struct, frozen=True):
+    """The difference between what is stored of one cluster and what has to be, under the message's organization."""
 
     message: Message
+    """The last one that counted."""
     is_new: bool
+    """There is no report of the cluster yet."""
     has_moved: bool
-    version: str | None
-    hits: Sequence[HitRow]
-    recommendations: dict[RuleKey, datetime]
+    has_new_text: bool
+    new_version: str | None
+    """To be inserted into `report_info`."""
+    changed_version: str | None
+    """To be put into the row that is there."""
+    new_hits: Sequence[HitRow]
+    changed_hits: Sequence[HitRow]
     gone_hits: Sequence[OwnedKey]
+    new_recommendations: Sequence[RecommendationRow]
+    changed_recommendations: Sequence[RecommendationRow]
+    """Rows that are there, but whose hit was gone in between, or which have no time."""
+    has_lasting_recommendations: bool
+    """Some rows are there and stay, those that change among them."""
     gone_recommendations: Sequence[OwnedKey]
 
 
@@ -67,47 +75,96 @@ def counts(message: Message, last_checked_at: datetime | None) -> bool:
     return last_checked_at is None or last_checked_at < message.last_checked_at
 
 
-def fold(rows: ClusterRows, messages: Iterable[Message], now: datetime) -> ClusterChange | None:
-    """Return what the messages, all of them newer than the one before, make of a cluster's rows.
+def fold(rows: ClusterRows, messages: Sequence[Message], now: datetime) -> ClusterChange:
+    """Return what the messages, at least one and each newer than the one before, change in a cluster's rows.
 
     `rows` is what is stored and `messages` those that count, in the order of the source; `now` is the time of the
-    batch in UTC. Returns None if there is no message.
+    batch in UTC.
     """
-    this_second = now.replace(microsecond=0)
-    org_id, has_moved, version, last = rows.org_id, False, None, None
-    hits, recommendations = dict(rows.hits), dict(rows.recommendations)
+    org_id, has_moved, version = rows.org_id, False, None
+    hits: dict[int, Mapping[RuleKey, StoredHit | None]] = {**rows.hits}
+    recommendations: dict[int, Mapping[RuleKey, datetime | None]] = {**rows.recommendations}
     for message in messages:
         has_moved = has_moved or org_id not in (None, message.org_id)
         version = message.cluster_version or version
-        hit_keys = (RuleKey(hit.component, hit.error_key) for hit in message.hits)
-        _replace(hits, org_id, message.org_id, hit_keys, this_second)
-        rule_keys = (RuleKey(hit.rule_fqdn, hit.error_key) for hit in message.hits)
-        _replace(recommendations, org_id, message.org_id, rule_keys, this_second)
-        org_id, last = message.org_id, message
-    if last is None:
-        return None
-    since = hits[last.org_id]
+        _replace(hits, org_id, message.org_id, [(hit.component, hit.error_key) for hit in message.hits])
+        _replace(recommendations, org_id, message.org_id, [(hit.rule_fqdn, hit.error_key) for hit in message.hits])
+        org_id = message.org_id
+    last, this_second = messages[-1], now.replace(microsecond=0)
+    new_hits, changed_hits = _hit_rows(rows, last, hits[last.org_id], this_second)
+    new_recommendations, changed_recommendations = _recommendation_rows(
+        rows, last, recommendations[last.org_id], this_second
+    )
+    version = _version_to_store(rows, last, version, has_moved)
     return ClusterChange(
         message=last,
         is_new=rows.org_id is None,
         has_moved=has_moved,
-        version=version,
-        hits=[HitRow(hit, since[RuleKey(hit.component, hit.error_key)]) for hit in last.hits],
-        recommendations=recommendations[last.org_id],
+        has_new_text=_has_new_text(rows, last),
+        new_version=None if rows.version else version,
+        changed_version=version if rows.version else None,
+        new_hits=new_hits,
+        changed_hits=changed_hits,
         gone_hits=_gone(rows.hits, hits),
+        new_recommendations=new_recommendations,
+        changed_recommendations=changed_recommendations,
+        has_lasting_recommendations=len(new_recommendations) < len(recommendations[last.org_id]),
         gone_recommendations=_gone(rows.recommendations, recommendations),
     )
 
 
-def _replace(rows: dict[int, Since], old_org: int | None, new_org: int, keys: Iterable[RuleKey], now: datetime) -> None:
-    """Put the rows of a message in the place of those of its organization and of the one before (section 6.4)."""
-    stayed = rows.pop(new_org, {})
-    if old_org is not None and old_org != new_org:
+def _replace(
+    rows: dict[int, Mapping[RuleKey, T | None]], old_org: int | None, org_id: int, keys: Sequence[RuleKey]
+) -> None:
+    """Put the rows of a message in the place of those of its organization and of the one before (section 6.4).
+
+    A row that stays keeps what it had, one that begins has nothing.
+    """
+    stayed = rows.pop(org_id, None) or {}
+    if old_org is not None and old_org != org_id:
         stayed = {**stayed, **rows.pop(old_org, {})}
-    rows[new_org] = {key: stayed.get(key, now) for key in keys}
+    rows[org_id] = {key: stayed.get(key) for key in keys} if stayed else dict.fromkeys(keys)
 
 
-def _gone(before: dict[int, Since], after: dict[int, Since]) -> list[OwnedKey]:
-    return [
-        OwnedKey(org_id, key) for org_id, since in before.items() for key in since if key not in after.get(org_id, {})
-    ]
+def _hit_rows(
+    rows: ClusterRows, last: Message, wanted: Mapping[RuleKey, StoredHit | None], this_second: datetime
+) -> tuple[list[HitRow], list[HitRow]]:
+    """Return the rows that are not there yet, and those that are there with another content."""
+    stored = rows.hits.get(last.org_id, {})
+    new, changed = [], []
+    for hit, (key, kept) in zip(last.hits, wanted.items(), strict=True):
+        created_at = (kept and kept[0]) or this_second
+        if key not in stored:
+            new.append((hit, created_at))
+        elif stored[key] != (created_at, hit.details):
+            changed.append((hit, created_at))
+    return new, changed
+
+
+def _recommendation_rows(
+    rows: ClusterRows, last: Message, wanted: Mapping[RuleKey, datetime | None], this_second: datetime
+) -> tuple[list[RecommendationRow], list[RecommendationRow]]:
+    """Return the rows that are not there yet, and those that are there with another time."""
+    stored = rows.recommendations.get(last.org_id, {})
+    new, changed = [], []
+    for key, kept in wanted.items():
+        impacted_since = kept or this_second
+        if key not in stored:
+            new.append((key, impacted_since))
+        elif stored[key] != impacted_since:
+            changed.append((key, impacted_since))
+    return new, changed
+
+
+def _gone(before: Mapping[int, Iterable[RuleKey]], after: Mapping[int, Container[RuleKey]]) -> list[OwnedKey]:
+    return [(org_id, key) for org_id, keys in before.items() for key in keys if key not in after.get(org_id, ())]
+
+
+def _has_new_text(rows: ClusterRows, last: Message) -> bool:
+    return rows.text_digest is None or rows.text_digest != sha256(last.report.encode()).digest()
+
+
+def _version_to_store(rows: ClusterRows, last: Message, told: str | None, has_moved: bool) -> str | None:
+    """Return the version if its row has to be made or changed; one that nobody told moves with its cluster."""
+    version = told or (rows.version[1] if rows.version and has_moved else None)
+    return None if version is None or rows.version == (last.org_id, version) else version

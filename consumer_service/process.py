@@ -1,5 +1,6 @@
 """Puts the consumer's parts together, starts it and ends it."""
 
+import gc
 import os
 from collections.abc import Callable
 from datetime import timedelta
@@ -26,6 +27,7 @@ from libaggregator.storage.faults import DATABASE_ERRORS, describe
 from libaggregator.storage.schema import require_schema
 
 _RETRY_SECONDS = 1.0
+_COLLECT_AFTER = 100_000
 
 log = structlog.get_logger(__name__)
 
@@ -36,6 +38,7 @@ def run_until_stopped(settings: ConsumerProcessSettings, stop: Event) -> None:
     Raises SettingsError or SchemaError if it can't begin with these settings or this database; while database or
     broker are away it waits.
     """
+    _collect_seldom()
     registry = process_registry()
     metrics = ConsumerMetrics(registry)
     outages = Outages(metrics)
@@ -77,6 +80,16 @@ def run_until_stopped(settings: ConsumerProcessSettings, stop: Event) -> None:
     finally:
         admin.stop()
     log.info("consumer stopped")
+
+
+def _collect_seldom() -> None:
+    """Let the garbage collector run between batches rather than in them.
+
+    A batch makes tens of thousands of objects that live until it is written and have no cycles. Looking through
+    them again and again took a quarter of the time of a batch.
+    """
+    gc.freeze()
+    gc.set_threshold(_COLLECT_AFTER)
 
 
 def _limits(settings: ConsumerSettings) -> Limits:

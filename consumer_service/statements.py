@@ -1,33 +1,158 @@
-"""The SQL that stores results, each statement with what it is for. Form: `consumer_service/engines.py`."""
+"""The SQL that stores results, each statement with what it is for; the same for every engine.
 
-LOCK_REPORTS = """
-WITH wanted (cluster) AS (VALUES {rows})
-SELECT report.cluster, report.org_id, report.last_checked_at
+`%s` marks a parameter. Names in braces stand for what an engine puts there (`consumer_service/engines.py`): `{wanted}`
+for a query that gives the rows of parameters, `{rows}` for the rows that an INSERT takes, `{for_update}` for the lock
+on the rows of `report` that are read, `{text_digest}` for the SHA-256 of a report's text, and `{short_details}` for
+`template_data` where it is short, else NULL.
+"""
+
+from typing import NamedTuple
+
+
+class Table(NamedTuple):
+    """A table as rows for it are given: its columns in their order, with their types."""
+
+    name: str
+    columns: dict[str, str]
+    long_text: str = ""
+    """The column with the long texts, of which hardly two are equal."""
+
+    @property
+    def column_list(self) -> str:
+        """The names of the columns, as statements list them."""
+        return ", ".join(self.columns)
+
+
+class Query(NamedTuple):
+    """A SELECT, and which of its columns is a time."""
+
+    text: str
+    time_at: int | None = None
+
+
+class Upsert(NamedTuple):
+    """An INSERT that changes the rows that are there already; `name` says what is done to them."""
+
+    name: str
+    table: Table
+    text: str
+
+    @property
+    def incoming(self) -> Table:
+        """A table for the rows on their way."""
+        return self.table._replace(name=f"incoming_{self.name}")
+
+
+REPORT = Table(
+    "report",
+    {
+        "org_id": "bigint",
+        "cluster": "varchar",
+        "report": "varchar",
+        "reported_at": "timestamp",
+        "last_checked_at": "timestamp",
+        "gathered_at": "timestamp",
+        "kafka_offset": "bigint",
+    },
+    long_text="report",
+)
+RULE_HIT = Table(
+    "rule_hit",
+    {
+        "org_id": "bigint",
+        "cluster_id": "varchar",
+        "rule_fqdn": "varchar",
+        "error_key": "varchar",
+        "template_data": "varchar",
+        "created_at": "timestamp",
+    },
+    long_text="template_data",
+)
+RECOMMENDATION = Table(
+    "recommendation",
+    {
+        "org_id": "bigint",
+        "cluster_id": "varchar",
+        "rule_fqdn": "varchar",
+        "error_key": "varchar",
+        "rule_id": "varchar",
+        "created_at": "timestamp",
+        "impacted_since": "timestamp",
+    },
+)
+REPORT_INFO = Table("report_info", {"org_id": "bigint", "cluster_id": "varchar", "version_info": "varchar"})
+CONSUMER_ERROR = Table(
+    "consumer_error",
+    {
+        "topic": "varchar",
+        "partition": "integer",
+        "topic_offset": "bigint",
+        "key": "varchar",
+        "produced_at": "timestamp",
+        "consumed_at": "timestamp",
+        "message": "varchar",
+        "error": "varchar",
+    },
+    long_text="message",
+)
+
+INSERT = "INSERT INTO {table} ({columns}) {rows}"
+COPY = "COPY {table} ({columns}) FROM STDIN (FORMAT binary)"
+SELECT = "SELECT {columns} FROM {table}"
+LOOK_AT_COLUMNS = "SELECT {columns} FROM {table} LIMIT 0"
+"""For any of the tables above."""
+
+UNNEST = "SELECT * FROM unnest({arrays})"
+"""Rows of parameters, given as an array for each column."""
+
+LOCK_REPORTS = Query(
+    """
+WITH wanted (cluster) AS ({wanted})
+SELECT report.cluster, report.org_id, report.last_checked_at, {text_digest}
 FROM wanted JOIN report ON report.cluster = wanted.cluster
 ORDER BY report.cluster
 {for_update}
-"""
+""",
+    time_at=2,
+)
 """Newest stored result of each cluster; its row stays locked until the end of the transaction."""
 
-READ_HITS = """
-WITH wanted (cluster_id) AS (VALUES {rows})
-SELECT rule_hit.cluster_id, rule_hit.org_id, rule_hit.rule_fqdn, rule_hit.error_key, rule_hit.created_at
+READ_HITS = Query(
+    """
+WITH wanted (cluster_id) AS ({wanted})
+SELECT rule_hit.cluster_id, rule_hit.org_id, rule_hit.rule_fqdn, rule_hit.error_key, rule_hit.created_at,
+    {short_details}
 FROM wanted JOIN rule_hit ON rule_hit.cluster_id = wanted.cluster_id
-"""
+""",
+    time_at=4,
+)
 """Stored hits of each cluster, of whatever organization."""
 
-READ_RECOMMENDATIONS = """
-WITH wanted (org_id, cluster_id) AS (VALUES {rows})
+READ_RECOMMENDATIONS = Query(
+    """
+WITH wanted (org_id, cluster_id) AS ({wanted})
 SELECT recommendation.cluster_id, recommendation.org_id, recommendation.rule_fqdn, recommendation.error_key,
     recommendation.impacted_since
 FROM wanted JOIN recommendation
     ON recommendation.org_id = wanted.org_id AND recommendation.cluster_id = wanted.cluster_id
-"""
+""",
+    time_at=4,
+)
 """Stored recommendations of each cluster; no index finds them without the organization."""
 
-STORE_REPORTS = """
-INSERT INTO report (org_id, cluster, report, reported_at, last_checked_at, gathered_at, kafka_offset)
-VALUES {rows}
+READ_VERSIONS = Query(
+    """
+WITH wanted (cluster_id) AS ({wanted})
+SELECT report_info.cluster_id, report_info.org_id, report_info.version_info
+FROM wanted JOIN report_info ON report_info.cluster_id = wanted.cluster_id
+""",
+)
+
+CHANGE_REPORTS = Upsert(
+    "change_reports",
+    REPORT,
+    """
+INSERT INTO report (org_id, cluster, report, reported_at, last_checked_at, gathered_at, kafka_offset) {rows}
 ON CONFLICT (cluster) DO UPDATE SET
     org_id = excluded.org_id,
     report = excluded.report,
@@ -36,50 +161,66 @@ ON CONFLICT (cluster) DO UPDATE SET
     gathered_at = excluded.gathered_at,
     kafka_offset = excluded.kafka_offset
 WHERE report.last_checked_at IS NULL OR report.last_checked_at < excluded.last_checked_at
-"""
+""",
+)
 """The row is never deleted: votes hang on it. The condition holds even if the fold read something else."""
 
-DELETE_HITS = """
-DELETE FROM rule_hit WHERE org_id = %s AND cluster_id = %s AND rule_fqdn = %s AND error_key = %s
-"""
+REFRESH_REPORTS = Upsert(
+    "refresh_reports",
+    REPORT,
+    """
+INSERT INTO report (org_id, cluster, report, reported_at, last_checked_at, gathered_at, kafka_offset) {rows}
+ON CONFLICT (cluster) DO UPDATE SET
+    org_id = excluded.org_id,
+    reported_at = excluded.reported_at,
+    last_checked_at = excluded.last_checked_at,
+    gathered_at = excluded.gathered_at,
+    kafka_offset = excluded.kafka_offset
+WHERE report.last_checked_at IS NULL OR report.last_checked_at < excluded.last_checked_at
+""",
+)
+"""Of rows that are there and locked: their text stays, so that it need not be sent."""
 
-STORE_HITS = """
-INSERT INTO rule_hit (org_id, cluster_id, rule_fqdn, error_key, template_data, created_at)
-VALUES {rows}
+DELETE_HITS = "DELETE FROM rule_hit WHERE (org_id, cluster_id, rule_fqdn, error_key) IN ({wanted})"
+
+CHANGE_HITS = Upsert(
+    "change_hits",
+    RULE_HIT,
+    """
+INSERT INTO rule_hit (org_id, cluster_id, rule_fqdn, error_key, template_data, created_at) {rows}
 ON CONFLICT (cluster_id, org_id, rule_fqdn, error_key) DO UPDATE SET
     template_data = excluded.template_data,
     created_at = excluded.created_at
 WHERE rule_hit.template_data <> excluded.template_data
     OR rule_hit.created_at IS NULL
     OR rule_hit.created_at <> excluded.created_at
-"""
-"""A hit that stayed as it was is not written again."""
+""",
+)
+"""Long details were not read, so that they are compared only here."""
 
-DELETE_RECOMMENDATIONS = """
-DELETE FROM recommendation WHERE org_id = %s AND cluster_id = %s AND rule_fqdn = %s AND error_key = %s
+DELETE_RECOMMENDATIONS = "DELETE FROM recommendation WHERE (org_id, cluster_id, rule_fqdn, error_key) IN ({wanted})"
+
+MOVE_RECOMMENDATIONS_ON = """
+UPDATE recommendation SET created_at = %s, rule_id = rule_fqdn || '|' || error_key
+WHERE (org_id, cluster_id) IN ({wanted})
+"""
+"""`created_at` moves with every report. The rule id is filled where other components left it at its default."""
+
+CHANGE_RECOMMENDATIONS = """
+UPDATE recommendation SET impacted_since = %s
+WHERE org_id = %s AND cluster_id = %s AND rule_fqdn = %s AND error_key = %s
 """
 
-STORE_RECOMMENDATIONS = """
-INSERT INTO recommendation (org_id, cluster_id, rule_fqdn, error_key, rule_id, created_at, impacted_since)
-VALUES {rows}
-ON CONFLICT (org_id, cluster_id, rule_fqdn, error_key) DO UPDATE SET
-    rule_id = excluded.rule_id,
-    created_at = excluded.created_at,
-    impacted_since = excluded.impacted_since
-"""
-"""Every row is written, since `created_at` moves with every report."""
-
-STORE_VERSIONS = """
-INSERT INTO report_info (org_id, cluster_id, version_info)
-VALUES {rows}
+CHANGE_VERSIONS = Upsert(
+    "change_versions",
+    REPORT_INFO,
+    """
+INSERT INTO report_info (org_id, cluster_id, version_info) {rows}
 ON CONFLICT (cluster_id) DO UPDATE SET
     org_id = excluded.org_id,
     version_info = excluded.version_info
-WHERE report_info.org_id <> excluded.org_id OR report_info.version_info <> excluded.version_info
-"""
-
-MOVE_VERSION = "UPDATE report_info SET org_id = %s WHERE cluster_id = %s"
-"""A cluster that moves without telling its version keeps the one that is stored."""
+""",
+)
 
 MOVE_CHOICES = (
     "UPDATE cluster_rule_toggle SET org_id = %s WHERE cluster_id = %s",
@@ -88,14 +229,17 @@ MOVE_CHOICES = (
 )
 """What users chose for a cluster moves with it; the organization is text in these tables."""
 
-STORE_ERRORS = """
-INSERT INTO consumer_error (topic, partition, topic_offset, key, produced_at, consumed_at, message, error)
-VALUES {rows}
+STORE_ERRORS = Upsert(
+    "store_errors",
+    CONSUMER_ERROR,
+    """
+INSERT INTO consumer_error (topic, partition, topic_offset, key, produced_at, consumed_at, message, error) {rows}
 ON CONFLICT (topic, partition, topic_offset) DO UPDATE SET
     key = excluded.key,
     produced_at = excluded.produced_at,
     consumed_at = excluded.consumed_at,
     message = excluded.message,
     error = excluded.error
-"""
+""",
+)
 """The newest rejection wins: a topic that was made anew uses its offsets again."""

@@ -3,11 +3,12 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import chain
 
 from consumer_service import statements
-from consumer_service.engines import Engine
+from consumer_service.engines import Conflict, Engine, Row
 from consumer_service.errors_table import error_row
-from consumer_service.fold import ClusterChange, ClusterRows, OwnedKey, RuleKey, counts, fold
+from consumer_service.fold import ClusterChange, ClusterRows, HitRow, OwnedKey, counts, fold
 from consumer_service.pipeline import Accepted, Rejected, Skipped, SkipReason
 from libaggregator.messages import Message, Reason
 from libaggregator.rules import rule_selector
@@ -92,62 +93,85 @@ class Writer:
     def _write_all(self, accepted: Sequence[Accepted], rejected: Sequence[Rejected]) -> Written:
         now = self._clock()
         by_cluster = _by_cluster(accepted)
-        stored_rows = self._read_rows(by_cluster, now)
-        stored: list[Accepted] = []
+        rows = self._lock_reports(by_cluster)
         stale: list[Skipped] = []
-        changes = []
-        for cluster, entries in by_cluster.items():
-            rows = stored_rows[cluster]
-            newer = _newer(entries, rows.last_checked_at, stale)
-            stored += newer
-            if change := fold(rows, [entry.message for entry in newer], now):
-                changes.append(change)
+        newer = {cluster: _newer(by_cluster[cluster], rows[cluster].last_checked_at, stale) for cluster in by_cluster}
+        newer = {cluster: messages for cluster, messages in newer.items() if messages}
+        self._read_others(newer, rows)
+        changes = [fold(rows[cluster], [entry.message for entry in entries], now) for cluster, entries in newer.items()]
         self._write_changes(changes, now)
-        self._engine.insert(statements.STORE_ERRORS, _error_rows(rejected, now))
-        return Written(stored, stale, list(rejected))
+        self._engine.store(statements.STORE_ERRORS, _error_rows(rejected, now))
+        return Written(list(chain.from_iterable(newer.values())), stale, list(rejected))
 
-    def _read_rows(self, by_cluster: dict[str, list[Accepted]], now: datetime) -> dict[str, ClusterRows]:
-        """Lock and read what the fold starts from. A time that is NULL counts as this second (section 6.2)."""
-        engine, this_second = self._engine, now.replace(microsecond=0)
-        found = {cluster: ClusterRows() for cluster in by_cluster}
-        clusters = [(cluster,) for cluster in by_cluster]
-        for cluster, org_id, last_checked_at in engine.select(statements.LOCK_REPORTS, clusters):
-            found[cluster].org_id = org_id
-            found[cluster].last_checked_at = engine.time(last_checked_at)
-        for cluster, org_id, rule, error_key, since in engine.select(statements.READ_HITS, clusters):
-            rows = found[cluster].hits.setdefault(org_id, {})
-            rows[RuleKey(rule, error_key)] = engine.time(since) or this_second
-        owners = _owners(by_cluster, found)
-        for cluster, org_id, rule, error_key, since in engine.select(statements.READ_RECOMMENDATIONS, owners):
-            rows = found[cluster].recommendations.setdefault(org_id, {})
-            rows[RuleKey(rule, error_key)] = engine.time(since) or this_second
+    def _lock_reports(self, clusters: Iterable[str]) -> dict[str, ClusterRows]:
+        """Lock what the fold starts from, and read the times that say which messages count."""
+        found = {cluster: ClusterRows() for cluster in clusters}
+        wanted = [(cluster,) for cluster in found]
+        for cluster, org_id, last_checked_at, digest in self._engine.select(statements.LOCK_REPORTS, wanted):
+            rows = found[cluster]
+            rows.org_id, rows.last_checked_at = org_id, last_checked_at
+            rows.text_digest = None if digest is None else bytes(digest)
         return found
+
+    def _read_others(self, newer: dict[str, list[Accepted]], found: dict[str, ClusterRows]) -> None:
+        """Read what else is stored of the clusters that have messages that count."""
+        engine, wanted = self._engine, [(cluster,) for cluster in newer]
+        for cluster, org_id, rule, error_key, since, details in engine.select(statements.READ_HITS, wanted):
+            found[cluster].hits.setdefault(org_id, {})[rule, error_key] = (since, details)
+        owners = _owners(newer, found)
+        for cluster, org_id, rule, error_key, since in engine.select(statements.READ_RECOMMENDATIONS, owners):
+            found[cluster].recommendations.setdefault(org_id, {})[rule, error_key] = since
+        for cluster, org_id, version in engine.select(statements.READ_VERSIONS, wanted):
+            found[cluster].version = (org_id, version)
 
     def _write_changes(self, changes: Sequence[ClusterChange], now: datetime) -> None:
         """Write the tables one after another, `report` first, since its rows are the locks on all others."""
-        engine, this_second = self._engine, now.replace(microsecond=0)
-        engine.insert_counted(
-            statements.STORE_REPORTS,
-            [_report_row(change.message, now) for change in changes],
-            new=sum(change.is_new for change in changes),
-        )
-        engine.run_each(statements.DELETE_HITS, _keys_of(changes, lambda change: change.gone_hits))
-        engine.insert(statements.STORE_HITS, [row for change in changes for row in _hit_rows(change)])
-        engine.run_each(
-            statements.DELETE_RECOMMENDATIONS, _keys_of(changes, lambda change: change.gone_recommendations)
-        )
-        engine.insert(
-            statements.STORE_RECOMMENDATIONS,
-            [row for change in changes for row in _recommendation_rows(change, this_second)],
-        )
-        moved = [change.message for change in changes if change.has_moved]
-        engine.run_each(statements.MOVE_VERSION, [(message.org_id, message.cluster) for message in moved])
-        engine.insert(
-            statements.STORE_VERSIONS,
-            [(change.message.org_id, change.message.cluster, change.version) for change in changes if change.version],
-        )
+        self._write_reports(changes, now)
+        self._write_hits(changes)
+        self._write_recommendations(changes, now.replace(microsecond=0))
+        self._write_versions(changes)
+        moved = [(str(change.message.org_id), change.message.cluster) for change in changes if change.has_moved]
         for statement in statements.MOVE_CHOICES:
-            engine.run_each(statement, [(str(message.org_id), message.cluster) for message in moved])
+            self._engine.run_each(statement, moved)
+
+    def _write_reports(self, changes: Sequence[ClusterChange], now: datetime) -> None:
+        new = [_report_row(change.message, change.message.report, now) for change in changes if change.is_new]
+        self._engine.insert(statements.REPORT, new)
+        known = [change for change in changes if not change.is_new]
+        changed = [_report_row(change.message, change.message.report, now) for change in known if change.has_new_text]
+        same = [_report_row(change.message, "", now) for change in known if not change.has_new_text]
+        written = self._engine.store(statements.CHANGE_REPORTS, changed)
+        written += self._engine.store(statements.REFRESH_REPORTS, same)
+        if written != len(known):
+            raise Conflict("another consumer stored a report of the same cluster")
+
+    def _write_hits(self, changes: Sequence[ClusterChange]) -> None:
+        self._engine.run(statements.DELETE_HITS, _keys_of(changes, lambda change: change.gone_hits))
+        self._engine.store(statements.CHANGE_HITS, _hit_rows(changes, lambda change: change.changed_hits))
+        self._engine.insert(statements.RULE_HIT, _hit_rows(changes, lambda change: change.new_hits))
+
+    def _write_recommendations(self, changes: Sequence[ClusterChange], this_second: datetime) -> None:
+        engine = self._engine
+        engine.run(statements.DELETE_RECOMMENDATIONS, _keys_of(changes, lambda change: change.gone_recommendations))
+        lasting = [_owner(change) for change in changes if change.has_lasting_recommendations]
+        engine.run(statements.MOVE_RECOMMENDATIONS_ON, lasting, this_second)
+        changed = [
+            (since, *_owner(change), *key) for change in changes for key, since in change.changed_recommendations
+        ]
+        engine.run_each(statements.CHANGE_RECOMMENDATIONS, changed)
+        new = [
+            (*owner, rule, error_key, rule_selector(rule, error_key), this_second, since)
+            for change in changes
+            for owner in [_owner(change)]
+            for (rule, error_key), since in change.new_recommendations
+        ]
+        engine.insert(statements.RECOMMENDATION, new)
+
+    def _write_versions(self, changes: Sequence[ClusterChange]) -> None:
+        changed = [(*_owner(change), change.changed_version) for change in changes if change.changed_version]
+        self._engine.store(statements.CHANGE_VERSIONS, changed)
+        new = [(*_owner(change), change.new_version) for change in changes if change.new_version]
+        self._engine.insert(statements.REPORT_INFO, new)
 
 
 def _by_cluster(accepted: Iterable[Accepted]) -> dict[str, list[Accepted]]:
@@ -170,47 +194,37 @@ def _newer(entries: Iterable[Accepted], last_checked_at: datetime | None, stale:
     return newer
 
 
-def _owners(by_cluster: dict[str, list[Accepted]], found: dict[str, ClusterRows]) -> list[tuple[int, str]]:
+def _owners(newer: dict[str, list[Accepted]], found: dict[str, ClusterRows]) -> list[tuple[int, str]]:
     """Every organization that a cluster has or is given in this batch, with the cluster."""
-    owners = {(entry.message.org_id, cluster) for cluster, entries in by_cluster.items() for entry in entries}
-    owners |= {(rows.org_id, cluster) for cluster, rows in found.items() if rows.org_id is not None}
+    owners = {(entry.message.org_id, cluster) for cluster, entries in newer.items() for entry in entries}
+    owners |= {(org_id, cluster) for cluster in newer if (org_id := found[cluster].org_id) is not None}
     return sorted(owners)
 
 
-def _report_row(message: Message, now: datetime) -> tuple[object, ...]:
+def _owner(change: ClusterChange) -> tuple[int, str]:
+    return change.message.org_id, change.message.cluster
+
+
+def _report_row(message: Message, text: str, now: datetime) -> Row:
     kafka_offset = 0  # an index of existing deployments has it: the real one would rewrite every index
-    return (
-        message.org_id,
-        message.cluster,
-        message.report,
-        now,
-        message.last_checked_at,
-        message.gathered_at,
-        kafka_offset,
-    )
+    times = (now, message.last_checked_at, message.gathered_at)
+    return (message.org_id, message.cluster, text, *times, kafka_offset)
 
 
-def _hit_rows(change: ClusterChange) -> Iterable[tuple[object, ...]]:
-    org_id, cluster = change.message.org_id, change.message.cluster
-    for row in change.hits:
-        yield org_id, cluster, row.hit.component, row.hit.error_key, row.hit.details, row.created_at
-
-
-def _recommendation_rows(change: ClusterChange, this_second: datetime) -> Iterable[tuple[object, ...]]:
-    org_id, cluster = change.message.org_id, change.message.cluster
-    for (rule, error_key), since in change.recommendations.items():
-        yield org_id, cluster, rule, error_key, rule_selector(rule, error_key), this_second, since
-
-
-def _keys_of(
-    changes: Iterable[ClusterChange], gone: Callable[[ClusterChange], Sequence[OwnedKey]]
-) -> list[tuple[object, ...]]:
+def _hit_rows(changes: Iterable[ClusterChange], rows: Callable[[ClusterChange], Sequence[HitRow]]) -> list[Row]:
     return [
-        (org_id, change.message.cluster, key.rule, key.error_key) for change in changes for org_id, key in gone(change)
+        (org_id, cluster, hit.component, hit.error_key, hit.details, created_at)
+        for change in changes
+        for org_id, cluster in [_owner(change)]
+        for hit, created_at in rows(change)
     ]
 
 
-def _error_rows(rejected: Iterable[Rejected], now: datetime) -> list[tuple[object, ...]]:
+def _keys_of(changes: Iterable[ClusterChange], gone: Callable[[ClusterChange], Sequence[OwnedKey]]) -> list[Row]:
+    return [(org_id, change.message.cluster, *key) for change in changes for org_id, key in gone(change)]
+
+
+def _error_rows(rejected: Iterable[Rejected], now: datetime) -> list[Row]:
     # of a record that is in the batch twice, PostgreSQL takes only one in a statement
     rows = {
         (entry.record.topic, entry.record.partition, entry.record.offset): error_row(entry, now) for entry in rejected

@@ -6,6 +6,7 @@ of section 5 apply; how JSON is read is left to `raw_json`, so that `details` an
 
 import enum
 import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TypeVar
@@ -68,8 +69,7 @@ class Limits:
     max_future_skew: timedelta = timedelta(days=1)
 
 
-@dataclass(frozen=True, slots=True)
-class Hit:
+class Hit(msgspec.Struct, frozen=True, gc=False):
     """One entry of a report; `details` is its JSON text byte for byte, `null` if it had none."""
 
     component: str
@@ -87,8 +87,7 @@ class Hit:
         return rule_selector(self.rule_fqdn, self.error_key)
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(msgspec.Struct, frozen=True, gc=False):
     """A usable message. Times are naive UTC with microseconds, absent values are None."""
 
     org_id: int
@@ -153,6 +152,28 @@ class _VersionInfo(msgspec.Struct):
     version: msgspec.Raw = _ABSENT
 
 
+class _PlainHit(msgspec.Struct, gc=False):
+    component: str
+    key: str
+    details: msgspec.Raw = _ABSENT
+
+
+class _PlainReport(msgspec.Struct, gc=False):
+    reports: list[_PlainHit]
+    fingerprints: msgspec.Raw
+    system: msgspec.Raw
+    info: msgspec.Raw = _ABSENT
+
+
+class _PlainDetails(msgspec.Struct, gc=False):
+    version: str
+
+
+class _PlainInfo(msgspec.Struct, gc=False):
+    info_id: str
+    details: _PlainDetails
+
+
 _ENVELOPE = ObjectReader(_Envelope)
 _METADATA = ObjectReader(_Metadata)
 _REPORT = ObjectReader(_Report)
@@ -160,6 +181,10 @@ _SYSTEM = ObjectReader(_System)
 _HIT = ObjectReader(_Hit)
 _INFO = ObjectReader(_Info)
 _VERSION_INFO = ObjectReader(_VersionInfo)
+
+# what nearly every report is like; whatever they refuse is looked at part by part
+_PLAIN_REPORT = msgspec.json.Decoder(_PlainReport)
+_PLAIN_INFO = msgspec.json.Decoder(list[_PlainInfo])
 
 _INTEGER = re.compile(rb"-?(?:0|[1-9][0-9]{0,9})")
 _EMPTY = re.compile(rb"null|\[[ \t\n\r]*\]|\{[ \t\n\r]*\}")
@@ -184,16 +209,15 @@ def decode(payload: bytes | None, limits: Limits, now: datetime) -> Message:
     if last_checked_at - now > limits.max_future_skew:
         expected = f"at most {limits.max_future_skew} ahead of the clock"
         raise InvalidMessage(Reason.FROM_THE_FUTURE, f"LastChecked: expected {expected}")
-    report = _REPORT.read(report_text)
-    is_empty = _is_empty_report(report, report_text)
+    hits, cluster_version, is_empty = _read_report(report_text)
     return Message(
         org_id=org_id,
         cluster=cluster,
         report=report_text.decode(),
         last_checked_at=last_checked_at,
         gathered_at=_gathered_at(envelope.metadata),
-        hits=() if is_empty else _hits(bytes(report.reports)),
-        cluster_version=None if is_empty else _cluster_version(bytes(report.info)),
+        hits=hits,
+        cluster_version=cluster_version,
         version=version,
         request_id=_request_id(envelope.request_id),
         is_empty=is_empty,
@@ -284,6 +308,26 @@ def _request_id(value: msgspec.Raw) -> str:
     return shown[:MAX_REQUEST_ID_LENGTH].encode(errors="replace").decode()
 
 
+def _read_report(text: bytes) -> tuple[tuple[Hit, ...], str | None, bool]:
+    """Return the hits, the version of the cluster, and whether the report is empty."""
+    entries: Iterable[Hit]
+    try:
+        plain = _PLAIN_REPORT.decode(text)
+    except (msgspec.DecodeError, RecursionError):
+        report = _REPORT.read(text)
+        if _is_empty_report(report, text):
+            return (), None, True
+        entries, info = _hits(bytes(report.reports)), bytes(report.info)
+    else:
+        entries = [Hit(entry.component, entry.key, _details(entry.details)) for entry in plain.reports]
+        info = bytes(plain.info)
+    hits: dict[tuple[str, str], Hit] = {}
+    for index, hit in enumerate(entries):
+        _check_hit(hit, index)
+        hits[hit.component, hit.error_key] = hit
+    return tuple(hits.values()), _cluster_version(info), False
+
+
 def _is_empty_report(report: _Report, text: bytes) -> bool:
     """Say whether there was nothing to analyse: a required name is missing, and every attribute is empty."""
     is_there = {
@@ -309,27 +353,26 @@ def _is_empty_attribute(name: str, value: bytes) -> bool:
     return bytes(_SYSTEM.read(value).hostname) in (*_MISSING, b'""')
 
 
-def _hits(text: bytes) -> tuple[Hit, ...]:
+def _hits(text: bytes) -> Iterator[Hit]:
+    """Yield the entries of `reports`; texts that are missing are empty."""
     if not text.startswith(b"["):
         raise InvalidMessage(Reason.BAD_REPORT, "Report.reports: expected an array")
-    hits: dict[tuple[str, str], Hit] = {}
     for index, entry in enumerate(read_array(text)):
-        hit = _hit(entry, index)
-        hits[hit.component, hit.error_key] = hit
-    return tuple(hits.values())
+        if not entry.startswith(b"{"):
+            raise InvalidMessage(Reason.BAD_REPORT, f"Report.reports[{index}]: expected an object")
+        hit = _HIT.read(entry)
+        yield Hit(_string(hit.component) or "", _string(hit.key) or "", _details(hit.details))
 
 
-def _hit(entry: bytes, index: int) -> Hit:
-    if not entry.startswith(b"{"):
-        raise InvalidMessage(Reason.BAD_REPORT, f"Report.reports[{index}]: expected an object")
-    hit = _HIT.read(entry)
-    component = _storable_text(hit.component)
-    if not component or not rule_fqdn(component):
+def _details(value: msgspec.Raw) -> str:
+    return bytes(value).decode() or "null"
+
+
+def _check_hit(hit: Hit, index: int) -> None:
+    if not hit.rule_fqdn or not _is_storable(hit.component):
         raise _bad_hit(index, "component")
-    error_key = _storable_text(hit.key)
-    if not error_key:
+    if not _is_storable(hit.error_key):
         raise _bad_hit(index, "key")
-    return Hit(component, error_key, bytes(hit.details).decode() or "null")
 
 
 def _bad_hit(index: int, name: str) -> InvalidMessage:
@@ -343,6 +386,17 @@ def _cluster_version(text: bytes) -> str | None:
         return None
     if not text.startswith(b"["):
         raise InvalidMessage(Reason.BAD_REPORT, "Report.info: expected an array")
+    try:
+        plain = _PLAIN_INFO.decode(text)
+    except (msgspec.DecodeError, RecursionError):
+        return _last_version(text)
+    versions = [entry.details.version for entry in plain if entry.info_id == VERSION_INFO_ID]
+    usable = [version for version in versions if _is_storable(version)]
+    return usable[-1] if usable else None
+
+
+def _last_version(text: bytes) -> str | None:
+    """Do what `_cluster_version` does for an array with any entries."""
     version = None
     for entry in read_array(text):
         version = _version_of_entry(entry) or version
@@ -354,7 +408,8 @@ def _version_of_entry(entry: bytes) -> str | None:
     if info is None or _string(info.info_id) != VERSION_INFO_ID:
         return None
     details = _object(_VERSION_INFO, info.details)
-    return None if details is None else _storable_text(details.version)
+    version = None if details is None else _string(details.version)
+    return version if version and _is_storable(version) else None
 
 
 def _object(reader: ObjectReader[S], value: bytes | msgspec.Raw) -> S | None:
@@ -369,7 +424,6 @@ def _string(value: msgspec.Raw) -> str | None:
     return read_string(text) if text.startswith(b'"') else None
 
 
-def _storable_text(value: msgspec.Raw) -> str | None:
-    """Return what a JSON value says if it is a string that is not empty and that a database can store."""
-    text = _string(value)
-    return None if not text or _NOT_STORABLE.search(text) else text
+def _is_storable(text: str) -> bool:
+    """Say whether a text is not empty and without what a database can't store."""
+    return bool(text) and (("\0" not in text) if text.isascii() else not _NOT_STORABLE.search(text))

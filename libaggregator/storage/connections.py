@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
 import psycopg2.extensions
@@ -96,4 +97,15 @@ def _open_postgresql(url: str, name: str, settings: DatabaseSettings, applicatio
         "options": f"{options} {given.get('options', '')}".strip(),
     }
     database = parameters.pop("dbname", None) or parameters.get("user", "postgres")
-    return PostgresqlDatabase(database, **parameters)
+    return (PostgresqlDatabase if read_only else _WritablePostgresql)(database, **parameters)
+
+
+class _WritablePostgresql(PostgresqlDatabase):
+    """A database in whose sessions long texts are compressed the quick way, where the server can and nobody chose."""
+
+    def _initialize_connection(self, conn: Any) -> None:
+        with conn.cursor() as cursor:
+            cursor.execute(
+                "SELECT set_config(name, 'lz4', false) FROM pg_settings"
+                " WHERE name = 'default_toast_compression' AND 'lz4' = ANY (enumvals) AND source = 'default'"
+            )

@@ -41,7 +41,7 @@ REASONS = {
     "bad_report": 16,
 }
 UNPRIVILEGED = 65534
-STEPS = ["0001_schema_32", "0002_bigint", "0003_read_indexes"]
+STEPS = ["0001_schema_32", "0002_bigint", "0003_read_indexes", "0004_room_for_updates"]
 PASSWORD = "s3cr3t"
 CLI = [sys.executable, "-m", "consumer_service.cli"]
 

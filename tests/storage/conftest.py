@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from peewee import Database
 
-from consumer_service.engines import engine_for
+from consumer_service.engines import MANY, engine_for
 from consumer_service.pipeline import Pipeline
 from consumer_service.sources import Record
 from consumer_service.writer import Writer, Written
@@ -26,11 +26,11 @@ NOON = datetime(2026, 6, 1, 12, 0, 0, 123456)
 class Store:
     """Pipeline and writer on one database, with a clock that the test sets."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, many: int = MANY) -> None:
         self.database = database
         self.now = NOON
         self._pipeline = Pipeline(Limits(), None, lambda: self.now)
-        self._writer = Writer(engine_for(database), lambda: self.now)
+        self._writer = Writer(engine_for(database, many), lambda: self.now)
 
     def write(self, records: Sequence[Record]) -> Written:
         """Store one batch."""
@@ -72,11 +72,15 @@ def migrated_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPa
     return url
 
 
-@pytest.fixture(scope="module")
-def shared_store(migrated_url: str) -> Iterator[Store]:
-    """Yield a store on each engine in turn, one for all tests of a module."""
-    database = open_database(migrated_url)
-    yield Store(database)
+@pytest.fixture(scope="module", params=["sqlite", "postgresql", "postgresql by COPY"])
+def shared_store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    """Yield a store on each engine in turn, one for all tests of a module; on PostgreSQL also as if rows were many."""
+    if request.param == "sqlite":
+        database = open_database(f"sqlite:///{tmp_path_factory.mktemp('store')}/aggregator.db")
+        migrate(database)
+    else:
+        database = open_database(request.getfixturevalue("shared_url"))
+    yield Store(database, 1 if request.param == "postgresql by COPY" else MANY)
     database.close()
 
 

@@ -12,9 +12,10 @@ import pytest
 from peewee import Database
 
 from consumer_service import statements
-from consumer_service.engines import Conflict, Engine, Row, engine_for
+from consumer_service.engines import MANY, Conflict, Engine, Row, engine_for
 from consumer_service.pipeline import Pipeline
 from consumer_service.sources import Record
+from consumer_service.statements import Query, Table, Upsert
 from consumer_service.writer import Writer, Written
 from libaggregator.messages import Limits, Message, decode
 from libaggregator.storage.faults import DATABASE_ERRORS, Fault, fault_of, sqlstate_of
@@ -48,11 +49,12 @@ class Consumer:
 
     url: str
     now: datetime = NOON
+    many: int = MANY
     conflicts: list[BaseException] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.database = open_database(self.url)
-        self.engine = engine_for(self.database)
+        self.engine = engine_for(self.database, self.many)
 
     def write_once(self, records: Sequence[Record], engine: Engine | None = None) -> Written:
         batch = Pipeline(Limits(), None, lambda: self.now).sort(records)
@@ -72,10 +74,10 @@ class Consumer:
         raise AssertionError(f"not written in {ATTEMPTS} attempts: {self.conflicts[-1]}")
 
 
-@pytest.fixture
-def consumers(url: str) -> Iterator[tuple[Consumer, Consumer]]:
+@pytest.fixture(params=[MANY, 1], ids=["", "by COPY"])
+def consumers(request: pytest.FixtureRequest, url: str) -> Iterator[tuple[Consumer, Consumer]]:
     """Yield two consumers on one database without rows; the clock of the second is ahead."""
-    pair = Consumer(url), Consumer(url, NOON + timedelta(seconds=60))
+    pair = Consumer(url, many=request.param), Consumer(url, NOON + timedelta(seconds=60), request.param)
     yield pair
     for consumer in pair:
         consumer.database.close()
@@ -89,26 +91,32 @@ class Interrupted(Engine):
         self._engine = engine
         self._meanwhile: Callable[[], object] | None = meanwhile
 
-    def select(self, statement: str, rows: Sequence[Row]) -> list[Row]:
-        return self._engine.select(statement, rows)
+    def select(self, query: Query, rows: Sequence[Row]) -> list[Row]:
+        return self._engine.select(query, rows)
 
-    def insert(self, statement: str, rows: Sequence[Row]) -> None:
-        self._engine.insert(statement, rows)
+    def insert(self, table: Table, rows: Sequence[Row]) -> None:
+        self._interrupt()
+        self._engine.insert(table, rows)
 
-    def insert_counted(self, statement: str, rows: Sequence[Row], new: int) -> None:
-        meanwhile, self._meanwhile = self._meanwhile, None
-        if meanwhile:
-            meanwhile()
-        self._engine.insert_counted(statement, rows, new)
+    def store(self, upsert: Upsert, rows: Sequence[Row]) -> int:
+        self._interrupt()
+        return self._engine.store(upsert, rows)
+
+    def run(self, statement: str, rows: Sequence[Row], *values: Any) -> None:
+        self._interrupt()
+        self._engine.run(statement, rows, *values)
 
     def run_each(self, statement: str, rows: Sequence[Row]) -> None:
+        self._interrupt()
         self._engine.run_each(statement, rows)
 
     def may_refuse(self, message: Message) -> bool:
         return self._engine.may_refuse(message)
 
-    def time(self, value: Any) -> datetime | None:
-        return self._engine.time(value)
+    def _interrupt(self) -> None:
+        meanwhile, self._meanwhile = self._meanwhile, None
+        if meanwhile:
+            meanwhile()
 
 
 class Recording(Interrupted):
@@ -118,13 +126,17 @@ class Recording(Interrupted):
         super().__init__(engine, lambda: None)
         self.written: list[tuple[str, Sequence[Row]]] = []
 
-    def insert(self, statement: str, rows: Sequence[Row]) -> None:
-        self.written.append((statement, rows))
-        super().insert(statement, rows)
+    def insert(self, table: Table, rows: Sequence[Row]) -> None:
+        self.written.append((f"INSERT INTO {table.name} ", rows))
+        super().insert(table, rows)
 
-    def insert_counted(self, statement: str, rows: Sequence[Row], new: int) -> None:
+    def store(self, upsert: Upsert, rows: Sequence[Row]) -> int:
+        self.written.append((upsert.text, rows))
+        return super().store(upsert, rows)
+
+    def run(self, statement: str, rows: Sequence[Row], *values: Any) -> None:
         self.written.append((statement, rows))
-        super().insert_counted(statement, rows, new)
+        super().run(statement, rows, *values)
 
     def run_each(self, statement: str, rows: Sequence[Row]) -> None:
         self.written.append((statement, rows))
@@ -241,23 +253,53 @@ def is_waiting_for_a_lock(database: Database) -> bool:
     return bool(database.execute_sql(statement).fetchone()[0])
 
 
-@pytest.mark.parametrize("engine", ["sqlite", "postgresql"])
+@pytest.mark.parametrize("upsert", [statements.CHANGE_REPORTS, statements.REFRESH_REPORTS], ids=lambda it: it.name)
+@pytest.mark.parametrize("many", [1, 1000])
+@pytest.mark.parametrize("name", ["sqlite", "postgresql"])
 def test_the_statement_itself_keeps_a_newer_report(
-    request: pytest.FixtureRequest, sqlite_url: str, engine: str
+    request: pytest.FixtureRequest, sqlite_url: str, name: str, many: int, upsert: Upsert
 ) -> None:
     """Whatever was read before, an older or equal report does not get into the table."""
-    database = open_database(sqlite_url if engine == "sqlite" else request.getfixturevalue("url"))
+    database = open_database(sqlite_url if name == "sqlite" else request.getfixturevalue("url"))
     migrate(database)
+    engine = engine_for(database, many)
     noon = datetime(2026, 5, 1, 12)
     # microseconds from noon, and the organization that the row has afterwards
     for org_id, (microseconds, expected) in enumerate([(0, 0), (0, 0), (-1, 0), (1, 3)]):
         row = (org_id, CLUSTER, "{}", NOON, noon + timedelta(microseconds=microseconds), None, 0)
-        engine_for(database).insert(statements.STORE_REPORTS, [row])
+        with engine.transaction():
+            written = engine.store(upsert, [row])
+        assert written == (expected == org_id)
         assert database.execute_sql("SELECT org_id FROM report").fetchall() == [(expected,)]
     database.execute_sql("UPDATE report SET last_checked_at = NULL")
-    engine_for(database).insert(statements.STORE_REPORTS, [(7, CLUSTER, "{}", NOON, datetime.min, None, 0)])
+    with engine.transaction():
+        assert engine.store(upsert, [(7, CLUSTER, "{}", NOON, datetime.min, None, 0)]) == 1
     assert database.execute_sql("SELECT org_id FROM report").fetchall() == [(7,)]
     database.close()
+
+
+class Misled(Interrupted):
+    """An engine that tells the fold that no stored report has a time."""
+
+    def select(self, query: Query, rows: Sequence[Row]) -> list[Row]:
+        found = super().select(query, rows)
+        return [(*row[:2], None, *row[3:]) for row in found] if query == statements.LOCK_REPORTS else found
+
+
+@pytest.mark.parametrize("text", ["the same", "another"])
+@pytest.mark.parametrize("name", ["sqlite", "postgresql"])
+def test_a_report_that_the_statement_keeps_undoes_the_batch(
+    request: pytest.FixtureRequest, sqlite_url: str, name: str, text: str
+) -> None:
+    consumer = Consumer(sqlite_url if name == "sqlite" else request.getfixturevalue("url"))
+    migrate(consumer.database)
+    consumer.write_once([at(8, [A])])
+    before = read_tables(consumer.database)
+    older = record(payload(CLUSTER, "2026-05-01T07:00:00Z", [A], version="4.16.8" if text == "the same" else "5"))
+    with pytest.raises(Conflict):
+        consumer.write_once([at(9, [B], OTHER_CLUSTER), older], Misled(consumer.engine, lambda: None))
+    assert read_tables(consumer.database) == before
+    consumer.database.close()
 
 
 def test_rows_are_locked_and_written_in_the_order_of_cluster_id(consumers: tuple[Consumer, Consumer]) -> None:

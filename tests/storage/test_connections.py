@@ -188,6 +188,16 @@ class TestPostgresqlSession:
         assert value(database, "SHOW idle_in_transaction_session_timeout") == shown
         database.close()
 
+    @pytest.mark.parametrize("chosen", ["", "pglz"])
+    def test_a_writer_compresses_the_quick_way_where_the_server_can_and_nobody_chose(
+        self, postgresql_url: str, chosen: str
+    ) -> None:
+        options = f"?options=-c%20default_toast_compression%3D{chosen}" if chosen else ""
+        database = open_writer(settings(postgresql_url + options), "tests")
+        can = value(database, "SELECT 'lz4' = ANY (enumvals) FROM pg_settings WHERE name = 'default_toast_compression'")
+        assert value(database, "SHOW default_toast_compression") == (chosen or ("lz4" if can else "pglz"))
+        database.close()
+
     def test_options_of_libpq_in_the_url_win_over_ours(self, postgresql_url: str) -> None:
         options = "application_name=mine&keepalives_idle=99&options=-c%20work_mem%3D5MB%20-c%20statement_timeout%3D9s"
         database = open_writer(settings(f"{postgresql_url}?{options}&sslmode=prefer"), "tests")

@@ -10,6 +10,7 @@ import psycopg2
 import pytest
 from peewee import Database
 
+from consumer_service.engines import MANY
 from consumer_service.sources import Record
 from consumer_service.writer import Written
 from libaggregator.messages import Reason
@@ -29,25 +30,25 @@ TOO_LONG = HitSpec(LONG, "K")
 LARGE_ORG = 2_147_483_648
 
 
-@pytest.fixture
-def pg_store(shared_url: str) -> Iterator[Store]:
+@pytest.fixture(params=[MANY, 1], ids=["", "by COPY"])
+def pg_store(request: pytest.FixtureRequest, shared_url: str) -> Iterator[Store]:
     """Yield a store on PostgreSQL without rows."""
     database = open_database(shared_url)
     with database.atomic():
         empty_tables(database)
-    yield Store(database)
+    yield Store(database, request.param)
     database.close()
 
 
-@pytest.fixture
-def narrow_store(postgresql_url: str) -> Iterator[Store]:
+@pytest.fixture(params=[MANY, 1], ids=["", "by COPY"])
+def narrow_store(request: pytest.FixtureRequest, postgresql_url: str) -> Iterator[Store]:
     """Yield a store on a database of an existing deployment whose columns were not widened yet."""
     database = open_database(postgresql_url)
     migrate(database)
     for table in ("report", "rule_hit", "recommendation", "report_info"):
         database.execute_sql(f"ALTER TABLE {table} ALTER COLUMN org_id TYPE integer")
     database.execute_sql("ALTER TABLE consumer_error ALTER COLUMN topic_offset TYPE integer")
-    yield Store(database)
+    yield Store(database, request.param)
     database.close()
 
 
@@ -178,6 +179,19 @@ def test_a_message_that_is_already_stale_is_skipped_whatever_its_values(pg_store
     pg_store.write([record(payload(checked="2026-05-01T09:00:00Z"), 0)])
     written = pg_store.write([record(payload(checked="2026-05-01T08:00:00Z", hits=[TOO_LONG]), 1)])
     assert outcomes(written) == {1: "stale"}
+
+
+def test_columns_may_be_widened_between_two_batches_each_of_which_is_stored_at_once(narrow_store: Store) -> None:
+    for number, org_id in enumerate([LARGE_ORG - 1, LARGE_ORG]):
+        batch = [
+            record(payload(cluster(place), f"2026-05-01T08:0{number}:00Z", [A], org_id, version="4.16.3"), place)
+            for place in range(30)
+        ]
+        assert len(narrow_store.write(batch).stored) == 30
+        for table in ("report", "rule_hit", "recommendation", "report_info"):
+            statement = f"SELECT count(DISTINCT xmin::text), min(org_id), max(org_id) FROM {table}"
+            assert narrow_store.database.execute_sql(statement).fetchone() == (1, org_id, org_id)
+            narrow_store.database.execute_sql(f"ALTER TABLE {table} ALTER COLUMN org_id TYPE bigint")
 
 
 def test_an_organization_too_large_for_columns_not_widened_yet_is_rejected_alone(narrow_store: Store) -> None:

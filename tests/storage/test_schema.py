@@ -22,7 +22,7 @@ from libaggregator.storage.models import TABLES, AggregatorMigration
 from libaggregator.storage.schema import SchemaError, check_schema, migrate, schema_version
 from tests.support.waiting import eventually
 
-STEPS = ["0001_schema_32", "0002_bigint", "0003_read_indexes"]
+STEPS = ["0001_schema_32", "0002_bigint", "0003_read_indexes", "0004_room_for_updates"]
 PATIENCE = 20.0
 
 TEXT, TIME = "character varying", "timestamp without time zone"
@@ -304,6 +304,14 @@ class TestFreshDatabase:
         assert found.constraints == expected
         assert found.indexes == INDEXES
 
+    def test_pages_keep_room_for_updates_of_the_rows_that_every_report_changes(
+        self, empty_postgresql: Database
+    ) -> None:
+        migrate(empty_postgresql)
+        found = query(empty_postgresql, "SELECT relname, reloptions FROM pg_class WHERE reloptions IS NOT NULL")
+        ours = {name: options for name, options in found if name in {model._meta.table_name for model in TABLES}}
+        assert ours == {"recommendation": ["fillfactor=50"], "report": ["fillfactor=70"]}
+
     def test_it_has_version_32_and_all_steps_recorded(self, empty: Database) -> None:
         before = datetime.now(UTC).replace(tzinfo=None)
         migrate(empty)
@@ -320,7 +328,7 @@ class TestFreshDatabase:
         assert {table: len(query(empty, f"SELECT * FROM {table}")) for table in COLUMNS} == {
             **dict.fromkeys(COLUMNS, 0),
             "migration_info": 1,
-            "aggregator_migration": 3,
+            "aggregator_migration": len(STEPS),
         }
 
     def test_a_name_is_recorded_once(self, empty: Database) -> None:

@@ -32,6 +32,7 @@ class Model:
             "reported_at": now,
             "last_checked_at": message.last_checked_at,
             "gathered_at": message.gathered_at,
+            "kafka_offset": 0,
         }
         old_hits = self._take(self.rule_hit, message.cluster)
         for hit in message.hits:
@@ -39,7 +40,7 @@ class Model:
             self.rule_hit[message.cluster, hit.component, hit.error_key] = {
                 "org_id": message.org_id,
                 "template_data": hit.details,
-                "created_at": old["created_at"] if old else second,
+                "created_at": (old and old["created_at"]) or second,
             }
         old_recommendations = self._take(self.recommendation, message.cluster)
         for hit in message.hits:
@@ -49,7 +50,7 @@ class Model:
                 "org_id": message.org_id,
                 "rule_id": f"{rule}|{hit.error_key}",
                 "created_at": second,
-                "impacted_since": old["impacted_since"] if old else second,
+                "impacted_since": (old and old["impacted_since"]) or second,
             }
         if message.cluster_version:
             self.report_info[message.cluster] = {"version_info": message.cluster_version}
@@ -69,7 +70,7 @@ class Model:
                     row["report"],
                     row["reported_at"],
                     row["last_checked_at"],
-                    0,
+                    row["kafka_offset"],
                     row["gathered_at"],
                 )
                 for cluster, row in self.report.items()
