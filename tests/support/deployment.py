@@ -7,6 +7,7 @@ import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from email.message import Message
 from typing import Any
 
 import psycopg2
@@ -58,7 +59,7 @@ class Answer:
     """Status, headers and body of an HTTP answer; status 0 if nobody answers."""
 
     status: int
-    headers: Mapping[str, str]
+    headers: Mapping[str, str] | Message
     text: str
 
     @property

@@ -39,13 +39,17 @@ class ApacheKafka(Topics):
         self._java = find_java()
         self._jars = fetch_jars()
         self.port = free_port()
-        self.bootstrap = f"127.0.0.1:{self.port}"
         self._controller_port = free_port()
         self._folder = Path(tempfile.mkdtemp(prefix="aggregator-kafka-"))
         self._configuration = self._folder / "server.properties"
         self._log = self._folder / "server.log"
         self._process: subprocess.Popen[bytes] | None = None
         self._write_configuration(settings or {})
+
+    @property
+    def bootstrap(self) -> str:
+        """Where it listens, `HOST:PORT`."""
+        return f"127.0.0.1:{self.port}"
 
     @property
     def log(self) -> str:

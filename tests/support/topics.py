@@ -28,7 +28,10 @@ def fresh_name(what: str = "topic") -> str:
 class Topics:
     """The topics of the broker at `bootstrap`."""
 
-    bootstrap: str
+    @property
+    def bootstrap(self) -> str:
+        """Where the broker listens, `HOST:PORT`."""
+        raise NotImplementedError
 
     def create_topic(self, name: str, partitions: int = 1, config: dict[str, str] | None = None) -> str:
         """Make a topic, return its name, and come back when it can be used."""
