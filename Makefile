@@ -7,10 +7,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format bench clean
+.PHONY: help demo test check format bench bench-compare clean
 
 help:  ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(STAMP)  ## Run the main job on embedded parts until Ctrl-C (ONCE=1: end after the answers)
 	@$(BIN)/python -m examples.demo $(if $(ONCE),--once)
@@ -30,8 +30,11 @@ format: $(STAMP)  ## Format the code and make the generated pages
 	$(BIN)/ruff format .
 	$(BIN)/python -m docs.generate
 
-bench: $(STAMP)  ## Measure how long a single message takes from the topic to the answer
-	@$(BIN)/python -m benchmarks.latency
+bench: $(STAMP)  ## Measure ingest, latency and reads beside the bare limits (needs a JDK and Maven for Kafka)
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+bench-compare: $(STAMP)  ## The same for this version and BASE=<commit> in turn
+	@$(BIN)/python -m benchmarks --base $(BASE) $(ARGS)
 
 clean:  ## Remove what the other targets made
 	rm -rf $(VENV) .demo .cache build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

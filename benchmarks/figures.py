@@ -42,6 +42,10 @@ class Figures:
         """Note how two quantities of one repeat compare: within a repeat the machine was equally busy for both."""
         self.add(group, name, "", dividend / divisor)
 
+    def last(self, group: str, name: str) -> float:
+        """Return the newest sample of a figure."""
+        return self._figures[group, name].samples[-1]
+
     def print(self, echo: Callable[[str], Any]) -> None:
         """Print a table: median, smallest and largest sample of each figure."""
         width = max((max(len(figure.name), len(figure.group)) for figure in self), default=0)

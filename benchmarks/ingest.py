@@ -18,11 +18,11 @@ from typing import Any
 import click
 
 from benchmarks.figures import Figures
-from benchmarks.parts import connected, produce, running_kafka, running_postgresql, settle, use_of
+from benchmarks.parts import Version, connected, produce, running_kafka, running_postgresql, settle, use_of, versions_of
 from benchmarks.rounds import Rounds, make_rounds, shape_of
 from tests.support.kafka import ApacheKafka
 from tests.support.postgresql import ExternalPostgresql
-from tests.support.processes import REPOSITORY, Process
+from tests.support.processes import Process
 from tests.support.topics import fresh_name
 from tests.support.waiting import eventually
 
@@ -31,14 +31,6 @@ ROUNDS = ("first load", "changed text", "same bytes")
 _FILLED_TABLES = ("report", "rule_hit", "recommendation", "report_info")
 _PATIENCE_SECONDS = 900.0
 _LOOK_SECONDS = 0.02
-
-
-@dataclass(frozen=True, slots=True)
-class Version:
-    """One state of the code: the folder in which the consumer is run, and a mark for its figures."""
-
-    folder: Path
-    mark: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +58,11 @@ class Run:
 class Ingest:
     """Measures versions of the consumer in turn, so that all of them meet the same noise."""
 
-    def __init__(self, broker: ApacheKafka, versions: Sequence[Version], rounds: Rounds, folder: Path) -> None:
-        """Take the parts; logs and SQLite databases go into `folder`."""
-        self.figures = Figures()
+    def __init__(
+        self, figures: Figures, broker: ApacheKafka, versions: Sequence[Version], rounds: Rounds, folder: Path
+    ) -> None:
+        """Take the parts, and note the figures there; logs and SQLite databases go into `folder`."""
+        self.figures = figures
         self._broker = broker
         self._versions = versions
         self._rounds = rounds
@@ -258,14 +252,13 @@ def main(
     rounds = make_rounds(clusters)
     shape = shape_of(rounds.first)
     click.echo(f"messages: {shape['bytes']} bytes, {shape['hits']} hits, text compresses {shape['compression']} times")
-    versions = [Version(REPOSITORY)] if base is None else [Version(base, " (base)"), Version(REPOSITORY)]
     parts = only or ("postgresql", "sqlite", "processes")
     with (
         tempfile.TemporaryDirectory() as folder,
         running_kafka() as broker,
         running_postgresql(url) as server,
     ):
-        ingest = Ingest(broker, versions, rounds, Path(folder))
+        ingest = Ingest(Figures(), broker, versions_of(base), rounds, Path(folder))
         ingest.fill_topics()
         for number in range(repeats):
             click.echo(f"repeat {number + 1} of {repeats}", err=True)

@@ -1,6 +1,7 @@
 """How long a single message takes, with no backlog, from being produced to being answered with.
 
-Real processes, the embedded broker, SQLite. `python -m benchmarks.latency [--messages N]`.
+Real processes, on Apache Kafka with PostgreSQL and on the embedded broker with SQLite.
+`python -m benchmarks.latency --help`.
 """
 
 import http.client
@@ -9,72 +10,84 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import click
 from kafka import KafkaProducer
 
+from benchmarks.figures import Figures
+from benchmarks.parts import running_kafka, running_postgresql
 from examples.demo.broker import EmbeddedBroker
 from examples.demo.generator import Cluster, Fleet
 from examples.demo.ports import free_port
+from tests.support.deployment import PREFIX
 from tests.support.processes import Processes
+from tests.support.topics import fresh_name
 
-TOPIC = "ccx.ocp.results"
-PREFIX = "/api/insights-results-aggregator/v1/"
 PATIENCE_SECONDS = 30.0
+_LOOK_SECONDS = 0.001
 
 
-@click.command()
-@click.option("--messages", default=200, show_default=True, help="How many messages are measured.")
-def main(messages: int) -> None:
-    """Print the time from produced to readable: median, 99th percentile, largest."""
-    with tempfile.TemporaryDirectory() as folder, EmbeddedBroker() as broker:
-        processes = Processes(Path(folder))
+class Latency:
+    """Measures one message after another on a deployment of its own."""
+
+    def __init__(self, figures: Figures, folder: Path) -> None:
+        """Note the figures there; logs go into `folder`."""
+        self.figures = figures
+        self._folder = folder
+
+    def repeat(self, group: str, bootstrap: str, url: str, messages: int) -> None:
+        """Send so many messages through a new consumer and a new API, and note the percentiles."""
+        with self._deployment(bootstrap, url) as (topic, port):
+            milliseconds = [1000 * seconds for seconds in _measure(bootstrap, topic, port, messages)]
+        percentiles = statistics.quantiles(milliseconds, n=100)
+        self.figures.add(group, "produced to readable, p50", "ms", percentiles[49])
+        self.figures.add(group, "produced to readable, p99", "ms", percentiles[98])
+
+    @contextmanager
+    def _deployment(self, bootstrap: str, url: str) -> Iterator[tuple[str, int]]:
+        topic, port = fresh_name("results"), free_port()
+        settings = {
+            "AGGREGATOR_DATABASE__URL": url,
+            "AGGREGATOR_KAFKA__BOOTSTRAP_SERVERS": bootstrap,
+            "AGGREGATOR_KAFKA__TOPIC": topic,
+            "AGGREGATOR_KAFKA__GROUP": fresh_name("group"),
+            "AGGREGATOR_KAFKA__SESSION_TIMEOUT": "6",
+            "AGGREGATOR_CONSUMER__ADMIN_PORT": "0",
+            "AGGREGATOR_API__PORT": str(port),
+            "AGGREGATOR_API__ADMIN_PORT": "0",
+        }
+        processes = Processes(self._folder)
         try:
-            seconds = _measure(processes, Path(folder), broker.bootstrap, messages)
+            migrated = processes.start("migrate", [sys.executable, "-m", "consumer_service.cli", "migrate"], settings)
+            if migrated.wait_exit():
+                raise click.ClickException(migrated.output)
+            processes.start("consumer", [sys.executable, "-m", "consumer_service.cli", "run"], settings)
+            processes.start("api", [sys.executable, "-m", "api_service.cli", "serve"], settings)
+            yield topic, port
         finally:
             processes.kill_all()
-    milliseconds = sorted(1000 * value for value in seconds)
-    percentiles = statistics.quantiles(milliseconds, n=100)
-    click.echo(
-        f"produced to readable, one message at a time, {messages} messages: "
-        f"p50 {percentiles[49]:.1f} ms, p99 {percentiles[98]:.1f} ms, max {milliseconds[-1]:.1f} ms"
-    )
 
 
-def _measure(processes: Processes, folder: Path, bootstrap: str, messages: int) -> list[float]:
-    api_port = free_port()
-    settings = {
-        "AGGREGATOR_DATABASE__URL": f"sqlite:///{folder}/aggregator.db",
-        "AGGREGATOR_KAFKA__BOOTSTRAP_SERVERS": bootstrap,
-        "AGGREGATOR_KAFKA__SESSION_TIMEOUT": "2",
-        "AGGREGATOR_CONSUMER__ADMIN_PORT": "0",
-        "AGGREGATOR_API__PORT": str(api_port),
-        "AGGREGATOR_API__ADMIN_PORT": "0",
-    }
-    migrated = processes.start("migrate", [sys.executable, "-m", "consumer_service.cli", "migrate"], settings)
-    if migrated.wait_exit():
-        raise click.ClickException(migrated.output)
-    processes.start("consumer", [sys.executable, "-m", "consumer_service.cli", "run"], settings)
-    processes.start("api", [sys.executable, "-m", "api_service.cli", "serve"], settings)
+def _measure(bootstrap: str, topic: str, port: int, messages: int) -> Iterator[float]:
+    """Yield the seconds that each message took."""
     producer = KafkaProducer(bootstrap_servers=bootstrap, batch_size=0, acks="all")
     fleet = Fleet(seed=1, organizations=1, clusters=1)
     cluster = fleet.clusters[0]
     begin = datetime.now(UTC).replace(tzinfo=None, microsecond=0) - timedelta(hours=1)
-    seconds = []
     for number in range(-1, messages):
         checked_at = begin + timedelta(seconds=number)
         payload = fleet.message(cluster, checked_at)
         started = time.perf_counter()
-        producer.send(TOPIC, payload)
-        _wait_for(lambda at=checked_at: _stored_at(api_port, cluster) == f"{at.isoformat()}Z")  # type: ignore[misc]
+        producer.send(topic, payload)
+        _wait_for(lambda at=checked_at: _stored_at(port, cluster) == f"{at.isoformat()}Z")  # type: ignore[misc]
         # the first one also waits for the processes to start and the group to form
         if number >= 0:
-            seconds.append(time.perf_counter() - started)
+            yield time.perf_counter() - started
     producer.close(timeout=5)
-    return seconds
 
 
 def _stored_at(port: int, cluster: Cluster) -> str | None:
@@ -97,7 +110,29 @@ def _wait_for(condition: Callable[[], bool]) -> None:
     while not condition():
         if time.monotonic() > deadline:
             raise click.ClickException(f"a message could not be read within {PATIENCE_SECONDS:.0f} s")
-        time.sleep(0.001)
+        time.sleep(_LOOK_SECONDS)
+
+
+@click.command()
+@click.option("--messages", default=200, show_default=True, help="How many messages are measured.")
+@click.option("--repeats", default=3, show_default=True, help="How often each part is measured.")
+@click.option("--only", type=click.Choice(["kafka", "embedded"]), multiple=True, help="Parts to do.")
+def main(messages: int, repeats: int, only: tuple[str, ...]) -> None:
+    """Print the time from produced to readable: median and 99th percentile."""
+    figures = Figures()
+    parts = only or ("kafka", "embedded")
+    with tempfile.TemporaryDirectory() as name, ExitStack() as running:
+        latency = Latency(figures, Path(name))
+        if "kafka" in parts:
+            kafka, server = running.enter_context(running_kafka()), running.enter_context(running_postgresql(None))
+            for _ in range(repeats):
+                latency.repeat("Apache Kafka, PostgreSQL", kafka.bootstrap, server.create_database(), messages)
+        if "embedded" in parts:
+            embedded = running.enter_context(EmbeddedBroker())
+            for number in range(repeats):
+                url = f"sqlite:///{name}/{number}.db"
+                latency.repeat("embedded broker, SQLite", embedded.bootstrap, url, messages)
+    figures.print(click.echo)
 
 
 if __name__ == "__main__":

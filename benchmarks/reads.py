@@ -15,11 +15,12 @@ from pathlib import Path
 import click
 
 from benchmarks.figures import Figures
-from benchmarks.parts import running_postgresql
+from benchmarks.parts import Version, running_postgresql, versions_of
 from examples.demo.generator import Cluster, Fleet
 from examples.demo.ports import free_port
 from tests.support.deployment import PREFIX, fetch
-from tests.support.processes import REPOSITORY, Processes
+from tests.support.processes import REPOSITORY, Process
+from tests.support.topics import fresh_name
 from tests.support.waiting import eventually
 
 CLUSTERS_OF_AN_ORGANIZATION = 100
@@ -40,15 +41,20 @@ class Setup:
 
 
 SETUPS = (Setup("waitress", 1), Setup("waitress", 2), Setup("granian", 1), Setup("granian", 2))
+BARE = ("report", "report/info", "clusters")
 
 
 class Reads:
-    """Measures the API on a database that the consumer has filled."""
+    """Measures versions of the API in turn, on databases that the consumer has filled."""
 
-    def __init__(self, processes: Processes, folder: Path, clusters: int, seconds: float) -> None:
+    def __init__(
+        self, figures: Figures, versions: Sequence[Version], folder: Path, clusters: int, seconds: float
+    ) -> None:
+        """Note the figures there; logs and messages go into `folder`, each question is asked for so many seconds."""
         fleet = Fleet(1, max(1, clusters // CLUSTERS_OF_AN_ORGANIZATION), clusters)
-        self.figures = Figures()
-        self._processes = processes
+        self.figures = figures
+        self._versions = versions
+        self._folder = folder
         self._seconds = seconds
         self._cluster = min(fleet.clusters, key=lambda cluster: abs(len(cluster.rules) - HITS))
         self._messages = folder / "messages.jsonl"
@@ -58,28 +64,32 @@ class Reads:
         """Make the schema and store a message of each cluster."""
         source = {"CONSUMER__SOURCE": "file", "FILE__PATH": str(self._messages), "CONSUMER__ADMIN_PORT": "0"}
         for command in ("migrate", "run"):
-            arguments = [sys.executable, "-m", "consumer_service.cli", command]
-            process = self._processes.start(command, arguments, _environment(url, source))
+            process = self._start(Version(REPOSITORY), "consumer_service.cli", command, url, source)
             if process.wait_exit(600):
                 raise click.ClickException(process.output)
 
-    def repeat(self, group: str, url: str) -> None:
+    def repeat(self, group: str, url: str, setups: Sequence[Setup] = SETUPS) -> None:
         """Measure each question on each server once."""
-        for setup in SETUPS:
+        for setup in setups:
             name = f"{group}, {setup.name}"
-            with self._api(url, setup) as port:
-                rates = {question: self._rate(port, path) for question, path in self._paths(self._cluster).items()}
-            for question, rate in rates.items():
-                self.figures.add(name, question, "requests/s", rate)
-            self.figures.add_ratio(name, "report / info", rates["report"], rates["info"])
+            for version in self._versions:
+                self._measure(version, name + version.mark, url, setup)
             if url.startswith("postgresql"):
-                self._compare_with_bare_selects(name, url, setup.workers, rates)
+                self._measure_bare_selects(name + self._versions[-1].mark, url, setup.workers)
 
-    def _compare_with_bare_selects(self, name: str, url: str, processes: int, rates: Mapping[str, float]) -> None:
-        for question in ("report", "report/info", "clusters"):
+    def _measure(self, version: Version, name: str, url: str, setup: Setup) -> None:
+        with self._api(version, url, setup) as port:
+            rates = {question: self._rate(port, path) for question, path in self._paths(self._cluster).items()}
+        for question, rate in rates.items():
+            self.figures.add(name, question, "requests/s", rate)
+        self.figures.add_ratio(name, "report / info", rates["report"], rates["info"])
+
+    def _measure_bare_selects(self, name: str, url: str, processes: int) -> None:
+        for question in BARE:
             arguments = [url, question, str(self._cluster.org_id), self._cluster.cluster_id]
-            bare = sum(_run_at_once("benchmarks.bare_select", [arguments] * processes, self._seconds))
-            self.figures.add_ratio(name, f"{question} / bare SELECT", rates[question], bare)
+            rate = sum(_run_at_once("benchmarks.bare_select", [arguments] * processes, self._seconds))
+            self.figures.add(name, f"{question}: bare SELECT", "reads/s", rate)
+            self.figures.add_ratio(name, f"{question} / bare SELECT", self.figures.last(name, question), rate)
 
     def _rate(self, port: int, path: str) -> float:
         # what is opened and prepared at the first request is not measured
@@ -88,19 +98,27 @@ class Reads:
         return rate
 
     @contextmanager
-    def _api(self, url: str, setup: Setup) -> Iterator[int]:
+    def _api(self, version: Version, url: str, setup: Setup) -> Iterator[int]:
         port = free_port()
         settings = {
             "API__PORT": str(port),
             "API__ADMIN_PORT": "0",
             "API__SERVER": setup.server,
             "API__WORKERS": str(setup.workers),
+            "LOGGING__FORMAT": "json",
         }
-        arguments = [sys.executable, "-m", "api_service.cli", "serve"]
-        process = self._processes.start("api", arguments, _environment(url, settings))
-        eventually(lambda: fetch(port, f"{PREFIX}info").status == 200, 30, "the API answers")
-        yield port
-        process.stop()
+        process = self._start(version, "api_service.cli", "serve", url, settings)
+        try:
+            eventually(lambda: fetch(port, f"{PREFIX}info").status == 200, 30, "the API answers")
+            yield port
+        finally:
+            process.stop()
+
+    def _start(self, version: Version, module: str, command: str, url: str, settings: Mapping[str, str]) -> Process:
+        environment = {"AGGREGATOR_DATABASE__URL": url}
+        environment |= {f"AGGREGATOR_{name}": value for name, value in settings.items()}
+        log = self._folder / f"{fresh_name(command)}.log"
+        return Process(command, [sys.executable, "-m", module, command], log, environment, version.folder)
 
     @staticmethod
     def _paths(cluster: Cluster) -> dict[str, str]:
@@ -111,10 +129,6 @@ class Reads:
             "report/info": f"{report}/info",
             "clusters": f"organizations/{cluster.org_id}/clusters",
         }
-
-
-def _environment(url: str, settings: Mapping[str, str]) -> dict[str, str]:
-    return {"AGGREGATOR_DATABASE__URL": url, **{f"AGGREGATOR_{name}": value for name, value in settings.items()}}
 
 
 def _run_at_once(module: str, arguments: Sequence[Sequence[str]], seconds: float) -> list[float]:
@@ -136,24 +150,21 @@ def _run_at_once(module: str, arguments: Sequence[Sequence[str]], seconds: float
 @click.option("--seconds", default=2.0, show_default=True, help="How long each question is asked.")
 @click.option("--repeats", default=3, show_default=True, help="How often each part is measured.")
 @click.option("--postgresql", "url", help="URL of a running server to use; its user must be allowed to make databases.")
+@click.option("--base", type=click.Path(path_type=Path), help="Folder with another version to measure beside this one.")
 @click.option("--json", "file", type=click.Path(path_type=Path), help="File to write the figures to.")
-def main(clusters: int, seconds: float, repeats: int, url: str | None, file: Path | None) -> None:
+def main(clusters: int, seconds: float, repeats: int, url: str | None, base: Path | None, file: Path | None) -> None:
     """Print requests a second of four questions on each server, beside a bare SELECT."""
     with tempfile.TemporaryDirectory() as name, running_postgresql(url) as server:
         folder = Path(name)
-        processes = Processes(folder)
-        try:
-            reads = Reads(processes, folder, clusters, seconds)
-            urls = {"PostgreSQL": server.create_database(), "SQLite": f"sqlite:///{folder}/aggregator.db"}
-            for database_url in urls.values():
-                reads.fill(database_url)
-            for number in range(repeats):
-                click.echo(f"repeat {number + 1} of {repeats}", err=True)
-                for group, database_url in urls.items():
-                    reads.repeat(group, database_url)
-            server.drop_database(urls["PostgreSQL"])
-        finally:
-            processes.kill_all()
+        reads = Reads(Figures(), versions_of(base), folder, clusters, seconds)
+        urls = {"PostgreSQL": server.create_database(), "SQLite": f"sqlite:///{folder}/aggregator.db"}
+        for database_url in urls.values():
+            reads.fill(database_url)
+        for number in range(repeats):
+            click.echo(f"repeat {number + 1} of {repeats}", err=True)
+            for group, database_url in urls.items():
+                reads.repeat(group, database_url)
+        server.drop_database(urls["PostgreSQL"])
     reads.figures.print(click.echo)
     if file:
         reads.figures.save(file, {"clusters": clusters, "seconds": seconds})
