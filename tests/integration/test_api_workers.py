@@ -92,6 +92,15 @@ def test_a_worker_that_dies_is_replaced_and_its_counts_are_kept(
     assert api.process.stop() == 0
 
 
+def test_without_a_worker_the_api_is_not_ready(processes: Processes, sqlite_url: str, server: str) -> None:
+    api = _start(processes, _fill(sqlite_url), server)
+    eventually(lambda: api.readiness().status == 200, 10, "readiness")
+    for worker in _workers(api):
+        worker.kill()
+    eventually(lambda: "listening" in str(api.readiness().text) and api.readiness().status == 503, 10, "its end")
+    eventually(lambda: api.readiness().status == 200, 20, "readiness again")
+
+
 def test_workers_end_with_the_process_that_started_them(processes: Processes, sqlite_url: str, server: str) -> None:
     api = _start(processes, _fill(sqlite_url, REPORT), server)
     workers = _workers(api)
