@@ -16,7 +16,7 @@ from api_service.deadline import limited_wait
 from api_service.health import DatabaseWatch
 from api_service.metrics import ApiMetrics
 from api_service.resources.docs import find_swagger_ui
-from api_service.servers import Server, server_of, take_port
+from api_service.servers import Server, require_free, server_of, take_port
 from api_service.servers.workers import Pulse, Workers, all_metrics, stop_without_parent
 from api_service.settings import ApiProcessSettings
 from libaggregator import logs
@@ -45,51 +45,41 @@ def serve_until_stopped(settings: ApiProcessSettings) -> None:
     watch = DatabaseWatch(open_reader(settings.database, "aggregator-api health"))
     heartbeat = Heartbeat(_HEARTBEAT_PATIENCE_SECONDS)
     with take_port(settings.api) as bound:
-        port = bound.getsockname()[1]
         server, worker_checks = _server(settings, registry, bound, heartbeat)
         on_first_signal(server.request_stop)
-        progress = _Progress(server)
         health = Health(
             live={"loop": heartbeat.check, **worker_checks},
             ready={
                 "database": watch.check,
-                "listening": progress.check_listening,
-                "stopping": progress.check_stopping,
+                "listening": partial(_check_listening, server),
+                "stopping": partial(_check_stopping, server),
             },
         )
-        host, admin_port = settings.api.admin_host, settings.api.admin_port
-        admin = open_admin_port("api", host, admin_port, health, registry)
+        admin = open_admin_port("api", settings.api.admin_host, settings.api.admin_port, health, registry)
         addresses = {
-            "api": f"http://{settings.api.host}:{port}{settings.api.prefix}",
-            "admin": f"http://{host}:{admin.port}",
+            "api": _url(settings.api.host, bound.getsockname()[1]) + settings.api.prefix,
+            "admin": _url(settings.api.admin_host, admin.port),
         }
         admin.start()
         try:
             if _wait_for_schema(watch, server, heartbeat):
-                server.run(partial(progress.tell_that_it_listens, addresses))
+                require_free(settings.api, bound)
+                server.run(partial(log.info, "API started", **addresses))
         finally:
             admin.stop()
     log.info("API stopped")
 
 
-class _Progress:
-    """How far a server has come."""
+def _url(host: str, port: int) -> str:
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
-    def __init__(self, server: Server) -> None:
-        self._server = server
-        self._is_listening = False
 
-    def tell_that_it_listens(self, addresses: Mapping[str, str]) -> None:
-        self._is_listening = True
-        log.info("API started", **addresses)
+def _check_listening(server: Server) -> str | None:
+    return None if server.is_listening else "the API does not listen"
 
-    def check_listening(self) -> str | None:
-        """Return what is wrong, None once the port is listened on."""
-        return None if self._is_listening else "the API does not listen yet"
 
-    def check_stopping(self) -> str | None:
-        """Return what is wrong, None until the process was told to stop."""
-        return "the process was told to stop" if self._server.stop_requested else None
+def _check_stopping(server: Server) -> str | None:
+    return "the process was told to stop" if server.stop_requested else None
 
 
 def _server(

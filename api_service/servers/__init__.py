@@ -1,5 +1,7 @@
 """The HTTP servers that can answer for the application, each in one process; `workers` runs several of them."""
 
+import contextlib
+import resource
 import socket
 from collections.abc import Callable
 from typing import Protocol
@@ -8,6 +10,7 @@ from api_service.app import Application
 from api_service.metrics import ApiMetrics
 from api_service.settings import ApiSettings
 from libaggregator.admin import port_error
+from libaggregator.settings import SettingsError
 
 MAX_HEAD_BYTES = 262_144
 """Bytes that the request line and the headers of a request may have together."""
@@ -15,6 +18,10 @@ MAX_HEAD_BYTES = 262_144
 
 class Server(Protocol):
     """Answers requests."""
+
+    @property
+    def is_listening(self) -> bool:
+        """Whether connections are taken."""
 
     @property
     def stop_requested(self) -> bool:
@@ -26,8 +33,9 @@ class Server(Protocol):
     def run(self, when_listening: Callable[[], None]) -> None:
         """Answer requests; call `when_listening` once connections are taken.
 
-        After `request_stop` wait `shutdown_delay`, listen no more, and finish what came. What is not done after
-        `shutdown_timeout` is cut off.
+        After `request_stop` wait `shutdown_delay`, listen no more, and finish what came. Answers tell clients to
+        close their connections meanwhile. What is not done after `shutdown_timeout` is cut off. Raises SettingsError
+        if somebody else listens on the port.
         """
 
 
@@ -44,7 +52,33 @@ def take_port(settings: ApiSettings) -> socket.socket:
     try:
         return _bound_socket(settings.host, settings.port)
     except OSError as error:
-        raise port_error("api.port", settings.host, settings.port, error) from None
+        raise port_is_taken(settings, error) from None
+
+
+def require_free(settings: ApiSettings, bound: socket.socket) -> None:
+    """Raise SettingsError if somebody listens on the port that a socket holds: granian would share it with them."""
+    try:
+        bound.listen()
+    except OSError as error:
+        raise port_is_taken(settings, error) from None
+    # back to a socket that does not listen, where the system can do that
+    with contextlib.suppress(OSError):
+        bound.shutdown(socket.SHUT_RD)
+
+
+def port_is_taken(settings: ApiSettings, error: OSError) -> SettingsError:
+    """Return the refusal of a port that somebody else listens on."""
+    return port_error("api.port", settings.host, settings.port, error)
+
+
+def raise_file_limit(files: int) -> int:
+    """Raise the number of files that this process may have open, as far as it may be; return what it is."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = files if hard == resource.RLIM_INFINITY else min(files, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        return wanted
+    return files
 
 
 def server_of(settings: ApiSettings) -> OpenServer:

@@ -1,7 +1,6 @@
 """The server granian, in this process: its threads speak HTTP, its event loop reads bodies, ours answer."""
 
 import asyncio
-import resource
 import socket
 import time
 from collections.abc import Callable
@@ -15,7 +14,7 @@ from granian.server.embed import Server as EmbeddedGranian
 
 from api_service.app import Application
 from api_service.metrics import ApiMetrics
-from api_service.servers import MAX_HEAD_BYTES
+from api_service.servers import MAX_HEAD_BYTES, raise_file_limit
 from api_service.servers.rsgi import RsgiApplication
 from api_service.settings import ApiSettings
 
@@ -37,10 +36,11 @@ class GranianServer:
         bound: socket.socket,
         beat: Callable[[], None],
     ) -> None:
-        self._app = RsgiApplication(app, metrics, settings)
+        self._app = RsgiApplication(app, metrics, settings, is_stopping=lambda: self.stop_requested)
         self._settings = settings
         self._socket = bound
         self._beat = beat
+        self.is_listening = False
         self.stop_requested = False
 
     def request_stop(self) -> None:
@@ -59,6 +59,7 @@ class GranianServer:
         server = self._server(address, port)
         serving = asyncio.create_task(server.serve())
         await self._wait_until_it_listens(serving, address, port)
+        self.is_listening = True
         when_listening()
         while not self.stop_requested:
             await self._turn()
@@ -79,7 +80,8 @@ class GranianServer:
             # asked to speak HTTP/2 too, it waits without end for the first byte of a connection
             http=HTTPModes.http1,
             websockets=False,
-            backpressure=_connections(),
+            # each is an open file
+            backpressure=raise_file_limit(_MAX_CONNECTIONS + _OTHER_FILES) - _OTHER_FILES,
             http1_settings=HTTP1Settings(
                 header_read_timeout=self._settings.idle_timeout * 1000, max_buffer_size=MAX_HEAD_BYTES
             ),
@@ -106,12 +108,3 @@ class GranianServer:
     async def _turn_until(self, end: float) -> None:
         while time.monotonic() < end:
             await self._turn()
-
-
-def _connections() -> int:
-    """Return how many connections may be open; each is an open file, so their limit is raised as far as it may be."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    files = _MAX_CONNECTIONS + _OTHER_FILES
-    files = files if hard == resource.RLIM_INFINITY else min(files, hard)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (files, hard))
-    return files - _OTHER_FILES

@@ -19,6 +19,7 @@ from api_service.metrics import ApiMetrics
 from api_service.settings import ApiSettings
 
 _SERVER = ("server", "aggregator-api")
+_CLOSE = ("connection", "close")
 _TEXT = [("content-type", "text/plain; charset=utf-8"), _SERVER]
 
 log = structlog.get_logger(__name__)
@@ -53,8 +54,13 @@ class Scope(Protocol):
     headers: Headers
 
 
-class RequestTooLargeError(Exception):
-    """The body has more bytes than `api.max_body_bytes`."""
+class RefusedBodyError(Exception):
+    """A body that is not read to its end; the request is answered with `status` and `text`."""
+
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(text)
+        self.status = status
+        self.text = text
 
 
 class _Job(NamedTuple):
@@ -69,8 +75,12 @@ class _Job(NamedTuple):
 class RsgiApplication:
     """Reads requests in the event loop and has them answered by threads of its own."""
 
-    def __init__(self, app: Application, metrics: ApiMetrics, settings: ApiSettings) -> None:
+    def __init__(
+        self, app: Application, metrics: ApiMetrics, settings: ApiSettings, is_stopping: Callable[[], bool]
+    ) -> None:
+        """Take the application; once `is_stopping`, answers tell clients to close their connections."""
         self._app = app
+        self._is_stopping = is_stopping
         self._metrics = metrics
         self._settings = settings
         self._jobs: SimpleQueue[_Job] = SimpleQueue()
@@ -84,11 +94,8 @@ class RsgiApplication:
         """Answer one request."""
         try:
             body = await self._body(scope, protocol)
-        except RequestTooLargeError:
-            protocol.response_str(413, _TEXT, f"more than {self._settings.max_body_bytes} bytes\n")
-            return
-        except TimeoutError:
-            protocol.response_str(408, _TEXT, "the body did not come in time\n")
+        except RefusedBodyError as refused:
+            protocol.response_str(refused.status, [*_TEXT, _CLOSE], f"{refused.text}\n")
             return
         answered = asyncio.get_running_loop().create_future()
         self._jobs.put(_Job(scope, protocol, body, answered))
@@ -96,24 +103,42 @@ class RsgiApplication:
         await answered
 
     async def _body(self, scope: Scope, protocol: Any) -> bytes:
-        """Return the body of a request.
-
-        Raises RequestTooLargeError as soon as it is known to be too long, TimeoutError if it ceases to come.
-        """
+        """Return the body of a request; raises RefusedBodyError if it is too long, broken, or ceases to come."""
         length = scope.headers.get("content-length")
-        if length is None and "transfer-encoding" not in scope.headers:
+        encoding = scope.headers.get("transfer-encoding")
+        if length is None and encoding is None:
             return b""
+        if encoding is not None and encoding.lower() != "chunked":
+            raise RefusedBodyError(501, "unknown transfer encoding")
         if length is not None and int(length) > self._settings.max_body_bytes:
-            raise RequestTooLargeError
+            raise self._too_large()
+        try:
+            body, is_whole = await self._read(protocol)
+        except TimeoutError:
+            raise RefusedBodyError(408, "the body did not come in time") from None
+        if not is_whole or (encoding is None and len(body) != int(length or 0)):
+            raise RefusedBodyError(400, "the body is broken")
+        return body
+
+    async def _read(self, protocol: Any) -> tuple[bytes, bool]:
+        """Return what came of a body, and whether that is all of it.
+
+        granian gives an empty chunk at the end, and no error if the body breaks off, but another empty chunk.
+        """
         body = bytearray()
+        empty_chunks = 0
         now = asyncio.get_running_loop().time
         async with asyncio.timeout(self._settings.idle_timeout) as silence:
             async for chunk in protocol:
                 silence.reschedule(now() + self._settings.idle_timeout)
+                empty_chunks += not chunk
                 body += chunk
                 if len(body) > self._settings.max_body_bytes:
-                    raise RequestTooLargeError
-        return bytes(body)
+                    raise self._too_large()
+        return bytes(body), empty_chunks == 1
+
+    def _too_large(self) -> RefusedBodyError:
+        return RefusedBodyError(413, f"more than {self._settings.max_body_bytes} bytes")
 
     def _work(self) -> None:
         while True:
@@ -121,7 +146,8 @@ class RsgiApplication:
             self._metrics.queued_requests.set(self._jobs.qsize())
             try:
                 status, headers, body = self._answer(job)
-                job.protocol.response_bytes(status, [*headers, _SERVER], body)
+                closing = [_CLOSE] if self._is_stopping() else []
+                job.protocol.response_bytes(status, [*headers, _SERVER, *closing], body)
             except Exception:
                 # the application answers its own faults, so this one is around it; granian says 500
                 log.exception("a request could not be answered")

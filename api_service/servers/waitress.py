@@ -7,21 +7,25 @@ import select
 import socket
 import sys
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
 import structlog
 from waitress import wasyncore
+from waitress.channel import HTTPChannel
 from waitress.server import create_server
+from waitress.task import ThreadedTaskDispatcher, WSGITask
 
 from api_service.app import Application
 from api_service.metrics import ApiMetrics
-from api_service.servers import MAX_HEAD_BYTES
+from api_service.servers import MAX_HEAD_BYTES, port_is_taken, raise_file_limit
 from api_service.settings import ApiSettings
 
 _TURN_SECONDS = 1.0
-# well below the 1,024 open files that a process usually may have
 _MAX_CONNECTIONS = 500
+# a connection can have a file too, in which a large answer waits for a slow client
+_MAX_FILES = 2048
 # how many connections without work are closed, when there is no room for another one
 _ROOM = 50
 _THREADS_STOP_SECONDS = 1.0
@@ -47,6 +51,8 @@ class WaitressServer:
         self._socket = bound
         self._channels: dict[int, Any] = {}
         self._server: Any = None
+        self._dispatcher = _Dispatcher()
+        self.is_listening = False
         self.stop_requested = False
 
     def request_stop(self) -> None:
@@ -57,20 +63,27 @@ class WaitressServer:
 
     def run(self, when_listening: Callable[[], None]) -> None:
         """Answer requests; after `request_stop` wait `shutdown_delay`, listen no more, and finish what came."""
-        self._listen()
+        raise_file_limit(_MAX_FILES)
+        try:
+            self._listen()
+        except OSError as error:
+            raise port_is_taken(self._settings, error) from None
+        self.is_listening = True
         when_listening()
         while not self.stop_requested:
             self._turn(_TURN_SECONDS)
         self._turn_until(time.monotonic() + self._settings.shutdown_delay)
         self._stop_listening()
         self._finish_requests(time.monotonic() + self._settings.shutdown_timeout)
-        self._server.task_dispatcher.shutdown(timeout=_THREADS_STOP_SECONDS)
+        self._dispatcher.shutdown(timeout=_THREADS_STOP_SECONDS)
         wasyncore.close_all(self._channels)
 
     def _listen(self) -> None:
+        self._dispatcher.set_thread_count(self._settings.threads)
         self._server = create_server(
             self._app,
             self._channels,
+            _dispatcher=self._dispatcher,
             sockets=[self._socket],
             threads=self._settings.threads,
             # waitress refuses a body that has as many bytes as its limit
@@ -84,18 +97,24 @@ class WaitressServer:
             log_socket_errors=False,
             ident="aggregator-api",
         )
+        self._server.channel_class = _channel_class(is_stopping=lambda: self.stop_requested)
 
     def _turn(self, seconds: float) -> None:
         """Read and write what can be; wait for it up to so many seconds, less if a thread has an answer."""
         self._beat()
         wasyncore.loop(seconds, use_poll=True, map=self._channels, count=1)
-        self._metrics.queued_requests.set(len(self._server.task_dispatcher.queue))
+        self._dispatcher.start_held()
+        self._metrics.queued_requests.set(len(self._dispatcher.queue))
         if len(self._channels) >= _MAX_CONNECTIONS:
             self._make_room()
 
     def _make_room(self) -> None:
-        """Close the connections that have been without work for longest, so that silent clients keep nobody out."""
-        idle = [channel for channel in self._server.active_channels.values() if not channel.requests]
+        """Close the connections that have been without work for longest, so that silent clients keep nobody out.
+
+        If all have work, those that have not got on with it for longest are closed.
+        """
+        waiting = [channel for channel in self._server.active_channels.values() if not channel.requests]
+        idle = [channel for channel in waiting if _is_idle(channel)] or waiting
         for channel in sorted(idle, key=lambda channel: channel.last_activity)[:_ROOM]:
             channel.will_close = True
 
@@ -123,11 +142,64 @@ class WaitressServer:
             log.warning("requests were cut off", connections=len(connections))
 
 
+class _Dispatcher(ThreadedTaskDispatcher):  # type: ignore[misc]
+    """Has threads answer requests; those that one client sent at once are answered as fast as it reads.
+
+    waitress would answer them all, however large the answers, and keep what the client does not take.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._held: deque[Any] = deque()
+
+    def add_task(self, task: Any) -> None:
+        """Take a connection that has a request; it waits for its turn if its last answer has not gone out."""
+        if task.total_outbufs_len:
+            self._held.append(task)
+        else:
+            super().add_task(task)
+
+    def start_held(self) -> None:
+        """Go on with the connections whose answers have gone out."""
+        for _ in range(len(self._held)):
+            self.add_task(self._held.popleft())
+
+
+def _channel_class(is_stopping: Callable[[], bool]) -> type[Any]:
+    class Task(WSGITask):  # type: ignore[misc]
+        def build_response_header(self) -> bytes:
+            if is_stopping():
+                self.request.headers["CONNECTION"] = "close"
+            header: bytes = super().build_response_header()
+            return header
+
+        def set_close_on_finish(self) -> None:
+            # 304 has no length, and needs none to be told from the next answer
+            if self.has_body or self.version == "1.0" or self.request.headers.get("CONNECTION", "").lower() == "close":
+                super().set_close_on_finish()
+
+    class Channel(HTTPChannel):  # type: ignore[misc]
+        task_class = Task
+
+    return Channel
+
+
+def _is_idle(channel: Any) -> bool:
+    """Say whether a connection has no work: no request, also none in part, and no answer on its way."""
+    return not channel.requests and channel.request is None and not channel.total_outbufs_len
+
+
 def _close_when_idle(channel: Any) -> None:
     """Close a connection that has no work, and tell the client of one that has that it will be closed."""
     with channel.requests_lock:
         if channel.requests:
             channel.requests[-1].headers["CONNECTION"] = "close"
-        # a request that has come in part is waited for
-        elif channel.request is None and not channel.total_outbufs_len:
+        elif _is_idle(channel) and not _has_sent_more(channel):
             channel.will_close = True
+
+
+def _has_sent_more(channel: Any) -> bool:
+    """Say whether something has come that was not read yet: closed like that, the client's request would be lost."""
+    poller = select.poll()
+    poller.register(channel.socket, select.POLLIN)
+    return bool(poller.poll(0))

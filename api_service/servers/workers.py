@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import connection
 from multiprocessing.context import SpawnContext, SpawnProcess
+from pathlib import Path
 from threading import Thread
 
 import structlog
@@ -23,11 +24,13 @@ from prometheus_client.multiprocess import MultiProcessCollector, mark_process_d
 from api_service.servers import Server
 from api_service.settings import ApiSettings
 from libaggregator.admin import Check, Heartbeat
+from libaggregator.settings import SettingsError
 
 _METRICS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 _TURN_SECONDS = 0.1
-# between two starts of a worker that ends by itself
+# between two starts of a worker that ends by itself, twice as long after each that never listened
 _RESTART_SECONDS = 1.0
+_MAX_DOUBLINGS = 5
 # for a worker to end after it has cut off what was not done in time
 _LAST_SECONDS = 5.0
 
@@ -66,25 +69,42 @@ Work = Callable[[socket.socket, Pulse], None]
 
 @dataclass
 class _Worker:
-    """A worker process, and when it was started."""
+    """A worker process, when it was started, and how many before it ended without ever listening."""
 
     process: SpawnProcess
     pulse: Pulse
     started: float
+    failures: int
+
+    @property
+    def may_be_replaced(self) -> bool:
+        """Whether it has ended, and the pause before the next start is over."""
+        pause = _RESTART_SECONDS * 2 ** min(self.failures, _MAX_DOUBLINGS)
+        return self.process.exitcode is not None and time.monotonic() > self.started + pause
 
 
 class Workers:
     """Runs `api.workers` processes of `work` on one port, and is to its process what a server is."""
 
     def __init__(self, work: Work, settings: ApiSettings, bound: socket.socket, heartbeat: Heartbeat) -> None:
+        """Take the parts; raises SettingsError if there is no folder for the metrics."""
         self._work = work
         self._settings = settings
         self._socket = bound
         self._heartbeat = heartbeat
         self._context = multiprocessing.get_context("spawn")
         self._workers: dict[int, _Worker] = {}
-        self._metrics_folder = tempfile.TemporaryDirectory(prefix="aggregator-api-")
+        try:
+            self._metrics_folder = tempfile.TemporaryDirectory(prefix="aggregator-api-")
+        except OSError as error:
+            raise SettingsError([f"api.workers: no folder for their metrics: {error}; see TMPDIR"]) from None
         self.stop_requested = False
+
+    @property
+    def is_listening(self) -> bool:
+        """Whether a worker that lives takes connections."""
+        workers = list(self._workers.values())
+        return any(worker.pulse.is_listening and worker.process.is_alive() for worker in workers)
 
     def register_metrics(self, registry: CollectorRegistry) -> None:
         """Show the metrics of all workers in `registry`."""
@@ -102,7 +122,7 @@ class Workers:
         """Have requests answered; after `request_stop` wait `shutdown_delay`, and let the workers end."""
         with self._metrics_folder:
             for number in range(1, self._settings.workers + 1):
-                self._start(number)
+                self._start(number, failures=0)
             self._watch_until(lambda: self.stop_requested or self._all_listen())
             if not self.stop_requested:
                 when_listening()
@@ -122,7 +142,9 @@ class Workers:
     def _all_listen(self) -> bool:
         return all(worker.pulse.is_listening for worker in self._workers.values())
 
-    def _start(self, number: int) -> None:
+    def _start(self, number: int, failures: int) -> None:
+        # whoever cleans folders for temporary files may have removed it
+        Path(self._metrics_folder.name).mkdir(exist_ok=True)
         pulse = Pulse(self._context)
         arguments = (self._socket, pulse)
         # a process that ends in any way but `_end` takes its workers along
@@ -130,7 +152,7 @@ class Workers:
         with _environment(_METRICS_VARIABLE, self._metrics_folder.name):
             # the library looks there when the worker imports it
             process.start()
-        self._workers[number] = _Worker(process, pulse, time.monotonic())
+        self._workers[number] = _Worker(process, pulse, time.monotonic(), failures)
 
     def _watch_until(self, done: Callable[[], bool]) -> None:
         """Start workers again that end by themselves."""
@@ -138,11 +160,10 @@ class Workers:
             self._heartbeat.beat()
             time.sleep(_TURN_SECONDS)
             for number, worker in list(self._workers.items()):
-                may_start = time.monotonic() > worker.started + _RESTART_SECONDS
-                if worker.process.exitcode is not None and may_start and not self.stop_requested:
+                if worker.may_be_replaced and not self.stop_requested:
                     log.error("a worker ended by itself", worker=number, exit_code=worker.process.exitcode)
                     mark_process_dead(worker.process.pid, self._metrics_folder.name)
-                    self._start(number)
+                    self._start(number, failures=0 if worker.pulse.is_listening else worker.failures + 1)
 
     def _end(self) -> None:
         # with this one open, connections would still be taken after the last worker has closed its own

@@ -4,6 +4,7 @@ import base64
 import contextlib
 import http.client
 import json
+import re
 import signal
 import socket
 import sys
@@ -11,6 +12,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import psutil
 import psycopg2
 import pytest
 
@@ -265,6 +267,31 @@ def test_a_chunked_body_above_the_limit_is_refused(api: Api) -> None:
     assert answer.status == 413
 
 
+@pytest.mark.parametrize(
+    ("header", "body"),
+    [
+        ("Transfer-Encoding: chunked", b"zz\r\n"),
+        ("Transfer-Encoding: chunked", b'd\r\n{"clusters": \r\nzz\r\n'),
+        ("Transfer-Encoding: gzip, chunked", b"2\r\n{}\r\n0\r\n\r\n"),
+        ("Content-Length: 500", b""),
+        ("Content-Length: 500", b'{"clusters": []}'),
+    ],
+)
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("GET", "rules/a.b%7CK/organizations/1/users/u/clusters_detail"), ("POST", "organizations/1/clusters/reports")],
+)
+def test_a_body_that_is_broken_is_never_taken_for_a_whole_one(
+    api: Api, method: str, path: str, header: str, body: bytes
+) -> None:
+    with socket.create_connection(("127.0.0.1", api.port), timeout=10) as client:
+        client.sendall(_asked(method, path, header, body=body))
+        client.shutdown(socket.SHUT_WR)
+        answer = client.recv(65536)
+    # nobody waits for the answer to a request that breaks off
+    assert answer == b"" or answer.startswith((b"HTTP/1.1 400", b"HTTP/1.1 501", b"HTTP/1.0 400"))
+
+
 def test_headers_above_the_limit_are_refused_by_the_server(api: Api) -> None:
     answer = api.send(_asked("GET", "info", f"X-Long: {'x' * 1_000_000}"))
     assert answer.status == 431
@@ -303,6 +330,13 @@ def test_an_answer_that_a_client_has_already_is_not_sent_again(api: Api) -> None
     assert answer.headers["Cache-Control"] == "private, no-cache"
     known = api.send(_asked("GET", "organizations/1/clusters", f"If-None-Match: {tag}"))
     assert (known.status, known.headers["ETag"], known.body) == (304, tag, b"")  # type: ignore[attr-defined]
+    connection = http.client.HTTPConnection("127.0.0.1", api.port, timeout=10)
+    for _ in range(3):
+        headers = {"X-Rh-Identity": IDENTITY, "If-None-Match": tag}
+        connection.request("GET", f"{PREFIX}organizations/1/clusters", headers=headers)
+        answer = connection.getresponse()
+        assert (answer.status, answer.read(), answer.headers["Connection"]) == (304, b"", None)
+    connection.close()
     assert api.send(_asked("GET", "organizations/1/clusters", 'If-None-Match: "other"')).status == 200
 
 
@@ -363,6 +397,25 @@ def test_a_port_that_is_taken_ends_the_start_with_its_name(
         port = taken.getsockname()[1]
         api = start_api(_fill(sqlite_url), **{setting: str(port)})
         assert _refusal(api) == f"error: {name}: can't listen on 127.0.0.1:{port}: Address already in use"
+
+
+def test_of_two_that_waited_for_their_database_on_one_port_only_one_serves(
+    start_api: StartApi, own_postgresql: PostgresqlServer, server: str
+) -> None:
+    url = _fill(own_postgresql.create_database())
+    own_postgresql.stop()
+    first = start_api(url, API__SERVER=server)
+    first.process.wait_for_log("database unavailable")
+    second = start_api(url, API__SERVER=server, API__PORT=str(first.port))
+    second.process.wait_for_log("database unavailable")
+    own_postgresql.start()
+    eventually(lambda: _ended(first, second), 30, "an end of one of them")
+    ended = first if second.process.exit_code is None else second
+    assert f"api.port: can't listen on 127.0.0.1:{first.port}: Address already in use" in _refusal(ended)
+
+
+def _ended(*apis: Api) -> bool:
+    return any(api.process.exit_code is not None for api in apis)
 
 
 def test_a_bad_setting_ends_the_start_with_its_name(start_api: StartApi, sqlite_url: str) -> None:
@@ -450,7 +503,7 @@ def test_a_database_that_is_away_at_the_start_is_waited_for(
     readiness = api.readiness()
     assert readiness.status == 503
     assert "refused" in readiness.json["checks"]["database"]
-    assert readiness.json["checks"]["listening"] == "the API does not listen yet"
+    assert readiness.json["checks"]["listening"] == "the API does not listen"
     assert api.refuses_connections()
     own_postgresql.start()
     eventually(lambda: api.readiness().status == 200, 10, "readiness")
@@ -512,7 +565,7 @@ def test_a_frozen_database_is_answered_with_503_in_time_and_holds_no_thread_for_
 
 @contextlib.contextmanager
 def _slow_requests(url: str) -> Iterator[Callable[[int], None]]:
-    """Make every question about reports wait until the block ends; yield a wait for so many that do."""
+    """Make every question about reports wait until the block ends; yield a wait for so many that do, or more."""
     holder, watcher = psycopg2.connect(url), psycopg2.connect(url)
     watcher.autocommit = True
 
@@ -524,7 +577,7 @@ def _slow_requests(url: str) -> Iterator[Callable[[int], None]]:
             return int(cursor.fetchone()[0])
 
     def wait_for(count: int) -> None:
-        eventually(lambda: waiting() == count, 10, f"{count} requests that wait")
+        eventually(lambda: waiting() >= count, 10, f"{count} requests that wait")
 
     try:
         with holder.cursor() as cursor:
@@ -572,7 +625,8 @@ def test_before_the_port_is_closed_requests_are_answered_for_a_while(
     api = start_api(_fill(sqlite_url, REPORT), API__SERVER=server, API__SHUTDOWN_DELAY="60").wait_until_it_listens()
     api.process.signal(signal.SIGTERM)
     eventually(lambda: api.readiness().status == 503, 10, "an end of readiness")
-    assert api.get("organizations").status == 200
+    answer = api.get("organizations")
+    assert (answer.status, answer.headers["Connection"]) == (200, "close")
     api.process.signal(signal.SIGTERM)
     assert api.process.wait_exit() == -signal.SIGTERM
 
@@ -669,6 +723,50 @@ def test_a_client_that_does_not_read_its_answer_holds_no_thread(
             client.sendall(request)
             assert client.recv(1) == b"H"
         assert api.get("organizations").status == 200
+
+
+def test_large_answers_that_nobody_reads_cost_no_more_than_one_a_connection(
+    start_api: StartApi, sqlite_url: str, server: str
+) -> None:
+    large = REPORT.replace("'{}'", "json_quote(hex(zeroblob(1000000)))")
+    api = start_api(_fill(sqlite_url, large), API__SERVER=server).wait_until_it_listens()
+    request = f"GET {PREFIX}organizations/1/clusters/{CLUSTER}/reports HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+    process = psutil.Process(api.process.pid)
+    with contextlib.ExitStack() as clients:
+        for _ in range(10):
+            client = clients.enter_context(socket.create_connection(("127.0.0.1", api.port), timeout=30))
+            client.sendall(request * 40)
+            assert client.recv(1) == b"H"
+        assert api.get("organizations").status == 200
+        assert process.num_fds() < 100
+        assert process.memory_info().rss < 400_000_000
+
+
+def test_requests_that_are_sent_at_once_are_answered_in_their_order(api: Api) -> None:
+    request = f"GET {PREFIX}%s HTTP/1.1\r\nHost: x\r\nX-Rh-Identity: {IDENTITY}\r\n\r\n"
+    requests = "".join(request % path for path in ["openapi.json", "nothing", "organizations"] * 5).encode()
+    with socket.create_connection(("127.0.0.1", api.port), timeout=10) as client:
+        client.sendall(requests + _asked("GET", "info"))
+        with client.makefile("rb") as answers:
+            assert re.findall(rb"HTTP/1.1 (\d+)", answers.read()) == [b"200", b"404", b"200"] * 5 + [b"200"]
+
+
+def test_when_there_is_no_room_connections_with_work_are_kept(start_api: StartApi, sqlite_url: str) -> None:
+    large = REPORT.replace("'{}'", "json_quote(hex(zeroblob(5000000)))")
+    api = start_api(_fill(sqlite_url, large)).wait_until_it_listens()
+    reader = api.begin(f"organizations/1/clusters/{CLUSTER}/reports")
+    uploader = socket.create_connection(("127.0.0.1", api.port), timeout=30)
+    head, body = _asked("POST", "organizations/1/clusters/reports", "Content-Length: 16"), b'{"clusters": []}'
+    uploader.sendall(head + body[:5])
+    with contextlib.ExitStack() as clients:
+        for _ in range(600):
+            clients.enter_context(socket.create_connection(("127.0.0.1", api.port), timeout=10))
+        assert api.get("organizations").status == 200
+        uploader.sendall(body[5:])
+        assert uploader.recv(12) == b"HTTP/1.1 200"
+        assert len(reader.getresponse().read()) > 10_000_000
+    uploader.close()
+    reader.close()
 
 
 def test_waiting_requests_and_busy_connections_are_shown(start_api: StartApi, postgresql_url: str, server: str) -> None:

@@ -216,6 +216,15 @@ def test_a_rule_without_report_at_its_end_is_another_rule(api: ApiUnderTest) -> 
     assert (answer.status_code, answer.json) == (404, {"status": text})
 
 
+@pytest.mark.parametrize("other", [{"cluster_id": OTHER_CLUSTER}, {"error_key": "L"}, {"rule_fqdn": "a.c.report"}])
+def test_a_rule_that_hits_another_cluster_or_has_another_error_key_is_not_found(
+    api: ApiUnderTest, other: dict[str, Any]
+) -> None:
+    api.insert("rule_hit", **other)
+    text = f"Item with ID 1/{CLUSTER}/a.b.report/K was not found in the storage"
+    assert (api.get(RULE).status_code, api.get(RULE).json) == (404, {"status": text})
+
+
 STORED_JSON = [
     "{}",
     "null",

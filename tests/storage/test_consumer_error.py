@@ -16,7 +16,7 @@ from tests.support.tables import read_tables
 
 COLUMNS = ("topic", "partition", "topic_offset", "key", "produced_at", "consumed_at", "message", "error")
 BAD = b"not a message"
-GZIP_OF_BAD = gzip.compress(BAD)
+GZIP_OF_BAD = gzip.compress(BAD, mtime=0)
 
 
 def errors(database: Database) -> list[dict[str, Any]]:

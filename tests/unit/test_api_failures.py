@@ -104,6 +104,10 @@ def test_a_bug_is_logged_with_its_exception(api_with_wrong_schema: ApiUnderTest)
         ("GET", "secret", ("GET", "(unknown path)", 404, None)),
         ("GET", "organizations//clusters", ("GET", "(unknown path)", 404, None)),
         ("TRACE", "info", ("other", "/info", 405, None)),
+        ("HEAD", "info", ("HEAD", "/info", 405, None)),
+        ("OPTIONS", "info", ("OPTIONS", "/info", 200, None)),
+        ("PATCH", "info", ("PATCH", "/info", 405, None)),
+        ("POST", "organizations/1/clusters/reports", ("POST", "/organizations/{org_id}/clusters/reports", 400, 1)),
     ],
 )
 def test_a_request_is_one_line_and_one_count_by_its_template_never_its_path(

@@ -190,6 +190,12 @@ def test_every_other_method_is_answered_405_and_options_200_with_the_same_allow(
     assert not [name for name in options.headers if name.lower().startswith("access-control")]
 
 
+def test_a_method_that_is_not_offered_is_answered_in_the_form_of_every_error(api: ApiUnderTest) -> None:
+    answer = api.ask("PUT", "info", headers={"Accept": "text/html"})
+    assert (answer.content_type, list(answer.json)) == (JSON, ["status"])
+    assert "Vary" not in answer.headers
+
+
 @pytest.mark.parametrize("path", WRITE_PATHS)
 def test_a_path_for_writes_is_known_and_offers_nothing(api: ApiUnderTest, path: str) -> None:
     filled = "/".join("x" if segment.startswith("{") else segment for segment in path.split("/"))

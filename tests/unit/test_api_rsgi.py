@@ -48,10 +48,11 @@ class Scope:
 
 
 class Protocol:
-    """Gives a body in chunks, and keeps the answer."""
+    """Gives a body in chunks as granian does, with an empty one at its end, and keeps the answer."""
 
-    def __init__(self, chunks: Iterable[bytes] = (), stalls: bool = False) -> None:
-        self._chunks = iter(chunks)
+    def __init__(self, chunks: Iterable[bytes] = (), stalls: bool = False, breaks_off: bool = False) -> None:
+        end = [] if stalls else [b"", b""] if breaks_off else [b""]
+        self._chunks = iter([*chunks, *end])
         self._stalls = stalls
         self.answer: tuple[int, list[tuple[str, str]], Any] | None = None
 
@@ -103,8 +104,13 @@ def test_the_body_has_its_length_whatever_the_headers_say() -> None:
     assert "HTTP_CONTENT_LENGTH" not in env
 
 
+def _application(app: Any, is_stopping: bool = False, **settings: Any) -> RsgiApplication:
+    metrics = ApiMetrics(CollectorRegistry(), BuildFacts())
+    return RsgiApplication(app, metrics, ApiSettings(**settings), lambda: is_stopping)
+
+
 def _ask(app: Any, scope: Scope, protocol: Protocol, **settings: Any) -> Any:
-    application = RsgiApplication(app, ApiMetrics(CollectorRegistry(), BuildFacts()), ApiSettings(**settings))
+    application = _application(app, **settings)
     application.start_threads()
     asyncio.run(asyncio.wait_for(application.__rsgi__(scope, protocol), 20))
     return protocol.answer
@@ -133,6 +139,32 @@ def test_a_body_above_the_limit_is_refused(headers: Headers) -> None:
     assert _ask(_echo, Scope(headers=headers), Protocol([b"abc", b"de"], stalls=True), max_body_bytes=4)[0] == 413
 
 
+@pytest.mark.parametrize(
+    ("headers", "protocol"),
+    [
+        (CHUNKED, Protocol([b"abc"], breaks_off=True)),
+        (CHUNKED, Protocol(breaks_off=True)),
+        (Headers(("content-length", "5")), Protocol([b"abc"])),
+        (Headers(("content-length", "5")), Protocol()),
+    ],
+)
+def test_a_body_that_breaks_off_is_refused(headers: Headers, protocol: Protocol) -> None:
+    assert _ask(_echo, Scope(headers=headers), protocol)[0] == 400
+
+
+def test_another_transfer_encoding_is_refused() -> None:
+    headers = Headers(("transfer-encoding", "gzip, chunked"))
+    assert _ask(_echo, Scope(headers=headers), Protocol([b"a"]))[0] == 501
+
+
+def test_before_the_end_clients_are_told_to_close_their_connections() -> None:
+    application, protocol = _application(_echo, is_stopping=True), Protocol()
+    application.start_threads()
+    asyncio.run(asyncio.wait_for(application.__rsgi__(Scope(), protocol), 20))
+    assert protocol.answer is not None
+    assert ("connection", "close") in protocol.answer[1]
+
+
 def test_a_body_that_does_not_come_is_given_up() -> None:
     assert _ask(_echo, Scope(headers=CHUNKED), Protocol([b"a"], stalls=True), idle_timeout=0)[0] == 408
 
@@ -141,7 +173,7 @@ def test_a_fault_around_the_application_costs_no_thread() -> None:
     def broken(env: dict[str, Any], start_response: Any) -> list[bytes]:
         raise ValueError
 
-    application = RsgiApplication(broken, ApiMetrics(CollectorRegistry(), BuildFacts()), ApiSettings(threads=1))
+    application = _application(broken, threads=1)
     application.start_threads()
     for _ in range(3):
         protocol = Protocol()

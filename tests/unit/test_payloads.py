@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from libaggregator.payloads import BadCompression, TooLarge, inflate
 
 TEXT = b'{"a": 1}'
-GZIP = gzip.compress(TEXT)
+GZIP = gzip.compress(TEXT, mtime=0)
 
 
 def gzip_with_header_fields(content: bytes) -> bytes:
