@@ -195,13 +195,14 @@ class _Sqlite(Engine):
         return found if query.time_at is None else [_with_time(row, query.time_at) for row in found]
 
     def move_recommendations_on(self, owners: Sequence[Row], this_second: datetime) -> list[Row]:
-        self.run_each(statements.MOVE_RECOMMENDATIONS_ON, [(this_second, *owner) for owner in owners])
+        self.run_each(statements.MOVE_RECOMMENDATIONS_ON, [(this_second, *owner) for owner in sorted(owners)])
         return self.select(statements.READ_RECOMMENDATIONS, owners)
 
     def insert(self, table: Table, rows: Sequence[Row]) -> None:
         if rows:
             text = _of_table(statements.INSERT, table, rows=f"VALUES {_marks(rows[0])}")
-            self._cursor().executemany(text, rows)
+            # its keys begin with the organization: in their order the same pages are changed many times in a row
+            self._cursor().executemany(text, sorted(rows) if table is statements.RECOMMENDATION else rows)
 
     def store(self, upsert: Upsert, rows: Sequence[Row]) -> int:
         if not rows:
