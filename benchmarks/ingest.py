@@ -8,6 +8,7 @@ import json
 import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from tests.support.topics import fresh_name
 from tests.support.waiting import eventually
 
 ROUNDS = ("first load", "changed text", "same bytes")
+STEPS = ("sort", "write", "commit")
 
 _FILLED_TABLES = ("report", "rule_hit", "recommendation", "report_info")
 _PATIENCE_SECONDS = 900.0
@@ -43,6 +45,8 @@ class Run:
     """From the start of the process to its first fetch."""
     cpu_seconds: float
     peak_megabytes: float
+    step_seconds: dict[str, float]
+    """By step of the loop; what is left of `seconds` is waiting for records and fetching them."""
 
     @property
     def rate(self) -> float:
@@ -116,6 +120,9 @@ class Ingest:
                 self.figures.add_ratio(group, f"{name} / first load", run.rate, first.rate)
             self.figures.add(group, f"{name}: CPU of the process", "ms/message", run.cpu_milliseconds)
             self.figures.add(group, f"{name}: peak memory", "MB", run.peak_megabytes)
+            others = run.seconds - sum(run.step_seconds.values())
+            for step, seconds in {"poll": others, **run.step_seconds}.items():
+                self.figures.add(group, f"{name}: {step}", "ms/message", 1000 * seconds / run.messages)
         self.figures.add(group, "start to first fetch", "s", first.start_seconds)
 
     def _round(self, version: Version, url: str, number: int, settled: Callable[[], None]) -> Run:
@@ -128,6 +135,7 @@ class Ingest:
             before = use_of(process.pid)
             _wait_until_handled([process], messages)
             after = use_of(process.pid)
+            steps = _steps_of(process)
             fetched, stored = _times_of(process, "partitions assigned")[0], _times_of(process, "batch done")[-1]
         return Run(
             messages=messages,
@@ -135,6 +143,7 @@ class Ingest:
             start_seconds=fetched - began,
             cpu_seconds=after.cpu_seconds - before.cpu_seconds,
             peak_megabytes=after.peak_megabytes,
+            step_seconds=steps,
         )
 
     def _rate_of_several(self, version: Version, server: ExternalPostgresql, url: str, processes: int) -> float:
@@ -223,6 +232,15 @@ def _events(process: Process, name: str) -> list[dict[str, Any]]:
 
 def _times_of(process: Process, event: str) -> list[float]:
     return [datetime.fromisoformat(line["timestamp"]).timestamp() for line in _events(process, event)]
+
+
+def _steps_of(process: Process) -> dict[str, float]:
+    """Ask the admin port, which the process says, for the time by step."""
+    url = _events(process, "consumer started")[0]["admin"]
+    with urllib.request.urlopen(f"{url}/metrics", timeout=10) as answer:
+        lines = answer.read().decode().splitlines()
+    values = dict(line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
+    return {step: float(values[f'aggregator_consumer_step_seconds_sum{{step="{step}"}}']) for step in STEPS}
 
 
 def _partitions_of(process: Process) -> int:

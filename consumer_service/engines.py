@@ -56,8 +56,12 @@ class Engine(ABC):
         self._database.execute_sql("SELECT 1").fetchone()
 
     @abstractmethod
-    def select(self, query: Query, rows: Sequence[Row]) -> list[Row]:
-        """Return what a query that joins with `{wanted}` finds."""
+    def select(self, query: Query, rows: Sequence[Row], *values: Any) -> list[Row]:
+        """Return what a query finds for all rows that `{wanted}` gives; `values` are the parameters after them."""
+
+    @abstractmethod
+    def move_recommendations_on(self, owners: Sequence[Row], this_second: datetime) -> list[Row]:
+        """Let the recommendations of clusters, each with its organization, be of this second, and return them."""
 
     @abstractmethod
     def insert(self, table: Table, rows: Sequence[Row]) -> None:
@@ -68,8 +72,8 @@ class Engine(ABC):
         """Run an INSERT that changes what is there; return how many rows were inserted or changed."""
 
     @abstractmethod
-    def run(self, statement: str, rows: Sequence[Row], *values: Any) -> None:
-        """Run a statement for all rows that `{wanted}` gives; `values` are the parameters before them."""
+    def run(self, statement: str, rows: Sequence[Row]) -> None:
+        """Run a statement for all rows that `{wanted}` gives."""
 
     @abstractmethod
     def run_each(self, statement: str, rows: Sequence[Row]) -> None:
@@ -87,7 +91,13 @@ class _Postgresql(Engine):
         super().__init__(database)
         self._many = many
 
-    def select(self, query: Query, rows: Sequence[Row]) -> list[Row]:
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        with super().transaction():
+            self._cursor().execute(statements.PLAN_BY_INDEX)
+            yield
+
+    def select(self, query: Query, rows: Sequence[Row], *values: Any) -> list[Row]:
         if not rows:
             return []
         cursor = self._cursor()
@@ -97,9 +107,12 @@ class _Postgresql(Engine):
             text_digest="sha256(convert_to(report.report, 'UTF8'))",
             short_details=f"CASE WHEN octet_length(template_data) <= {_SHORT_DETAILS} THEN template_data END",
         )
-        cursor.execute(text, _columns(rows))
+        cursor.execute(text, [*_columns(rows), *values])
         found: list[Row] = cursor.fetchall()
         return found
+
+    def move_recommendations_on(self, owners: Sequence[Row], this_second: datetime) -> list[Row]:
+        return self.select(statements.MOVE_AND_READ_RECOMMENDATIONS, owners, this_second)
 
     def insert(self, table: Table, rows: Sequence[Row]) -> None:
         try:
@@ -123,9 +136,9 @@ class _Postgresql(Engine):
         written: int = cursor.rowcount
         return written
 
-    def run(self, statement: str, rows: Sequence[Row], *values: Any) -> None:
+    def run(self, statement: str, rows: Sequence[Row]) -> None:
         if rows:
-            self._cursor().execute(statement.format(wanted=_arrays(rows)), [*values, *_columns(rows)])
+            self._cursor().execute(statement.format(wanted=_arrays(rows)), _columns(rows))
 
     def run_each(self, statement: str, rows: Sequence[Row]) -> None:
         if rows:
@@ -171,20 +184,25 @@ class _Sqlite(Engine):
         with self._database.atomic("IMMEDIATE"):
             yield
 
-    def select(self, query: Query, rows: Sequence[Row]) -> list[Row]:
+    def select(self, query: Query, rows: Sequence[Row], *values: Any) -> list[Row]:
         short_details = f"CASE WHEN length(template_data) <= {_SHORT_DETAILS} THEN template_data END"
         # a row that is written again with the same text costs less here than to find out that it is the same
         names = {"for_update": "", "text_digest": "NULL", "short_details": short_details}
         found: list[Row] = []
         for page in _pages(rows):
             text = query.text.format(wanted=_values(page), **names)
-            found += self._cursor().execute(text, list(chain.from_iterable(page))).fetchall()
+            found += self._cursor().execute(text, [*chain.from_iterable(page), *values]).fetchall()
         return found if query.time_at is None else [_with_time(row, query.time_at) for row in found]
+
+    def move_recommendations_on(self, owners: Sequence[Row], this_second: datetime) -> list[Row]:
+        self.run_each(statements.MOVE_RECOMMENDATIONS_ON, [(this_second, *owner) for owner in sorted(owners)])
+        return self.select(statements.READ_RECOMMENDATIONS, owners)
 
     def insert(self, table: Table, rows: Sequence[Row]) -> None:
         if rows:
             text = _of_table(statements.INSERT, table, rows=f"VALUES {_marks(rows[0])}")
-            self._cursor().executemany(text, rows)
+            # its keys begin with the organization: in their order the same pages are changed many times in a row
+            self._cursor().executemany(text, sorted(rows) if table is statements.RECOMMENDATION else rows)
 
     def store(self, upsert: Upsert, rows: Sequence[Row]) -> int:
         if not rows:
@@ -194,10 +212,9 @@ class _Sqlite(Engine):
         written: int = cursor.rowcount
         return written
 
-    def run(self, statement: str, rows: Sequence[Row], *values: Any) -> None:
+    def run(self, statement: str, rows: Sequence[Row]) -> None:
         for page in _pages(rows):
-            text = statement.replace("%s", "?").format(wanted=_values(page))
-            self._cursor().execute(text, [*values, *chain.from_iterable(page)])
+            self._cursor().execute(statement.format(wanted=_values(page)), list(chain.from_iterable(page)))
 
     def run_each(self, statement: str, rows: Sequence[Row]) -> None:
         self._cursor().executemany(statement.replace("%s", "?"), rows)

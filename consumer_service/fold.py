@@ -7,6 +7,7 @@ One message is folded just like many, so that any cut into batches leaves the sa
 from collections.abc import Container, Iterable, Mapping, Sequence
 from datetime import datetime
 from hashlib import sha256
+from itertools import chain
 from typing import TypeVar
 
 import msgspec
@@ -31,6 +32,11 @@ OwnedKey = tuple[int, RuleKey]
 """A row's organization and its key."""
 
 
+Measure = tuple[int, int, int, int, int]
+"""Of the rows of a cluster in a table: least and largest organization, how many there are, how many have their time,
+and the bytes of their texts. None stands for no rows."""
+
+
 class ClusterRows(msgspec.Struct):
     """What is stored of one cluster; hits and recommendations by organization."""
 
@@ -38,7 +44,7 @@ class ClusterRows(msgspec.Struct):
     """Of the report; None if the cluster has none."""
     last_checked_at: datetime | None = None
     text_digest: bytes | None = None
-    """SHA-256 of the report's text; None if it is not known, then that of a message counts as another one."""
+    """SHA-256 of the report's text; None if it is not known, then no message repeats it."""
     version: tuple[int, str] | None = None
     """Organization and version in `report_info`."""
     hits: dict[int, dict[RuleKey, StoredHit]] = {}
@@ -51,28 +57,63 @@ class ClusterChange(msgspec.Struct, frozen=True):
 
     message: Message
     """The last one that counted."""
-    is_new: bool
+    is_new: bool = False
     """There is no report of the cluster yet."""
-    has_moved: bool
-    has_new_text: bool
-    new_version: str | None
+    has_moved: bool = False
+    is_repeated: bool = False
+    """The report keeps its text, and the other rows stay."""
+    new_version: str | None = None
     """To be inserted into `report_info`."""
-    changed_version: str | None
+    changed_version: str | None = None
     """To be put into the row that is there."""
-    new_hits: Sequence[HitRow]
-    changed_hits: Sequence[HitRow]
-    gone_hits: Sequence[OwnedKey]
-    new_recommendations: Sequence[RecommendationRow]
-    changed_recommendations: Sequence[RecommendationRow]
+    new_hits: Sequence[HitRow] = ()
+    changed_hits: Sequence[HitRow] = ()
+    gone_hits: Sequence[OwnedKey] = ()
+    new_recommendations: Sequence[RecommendationRow] = ()
+    changed_recommendations: Sequence[RecommendationRow] = ()
     """Rows that are there, but whose hit was gone in between, or which have no time."""
-    has_lasting_recommendations: bool
-    """Some rows are there and stay, those that change among them."""
-    gone_recommendations: Sequence[OwnedKey]
+    gone_recommendations: Sequence[OwnedKey] = ()
 
 
 def counts(message: Message, last_checked_at: datetime | None) -> bool:
     """Whether a message is newer than what is stored (section 6.1)."""
     return last_checked_at is None or last_checked_at < message.last_checked_at
+
+
+def repeats(rows: ClusterRows, messages: Iterable[Message]) -> bool:
+    """Whether messages that count say what the stored report says, for the same organization."""
+    return all(
+        message.org_id == rows.org_id and sha256(message.report.encode()).digest() == rows.text_digest
+        for message in messages
+    )
+
+
+def measure_of_hits(message: Message) -> Measure | None:
+    """Return what the rows of `rule_hit` measure that have to be there after a message."""
+    texts = [text for hit in message.hits for text in (hit.component, hit.error_key, hit.details)]
+    return _measure(message.org_id, len(message.hits), texts)
+
+
+def measure_of_recommendations(message: Message) -> Measure | None:
+    """Return what the rows of `recommendation` measure that have to be there after a message."""
+    keys = {(hit.rule_fqdn, hit.error_key) for hit in message.hits}
+    return _measure(message.org_id, len(keys), chain.from_iterable(keys))
+
+
+def _measure(org_id: int, rows: int, texts: Iterable[str]) -> Measure | None:
+    return (org_id, org_id, rows, rows, len("".join(texts).encode())) if rows else None
+
+
+def fold_repeated(rows: ClusterRows, messages: Sequence[Message]) -> ClusterChange:
+    """Do what `fold` does where the messages repeat the stored report and its other rows are there."""
+    told = next((message.cluster_version for message in reversed(messages) if message.cluster_version), None)
+    version = _version_to_store(rows, messages[-1], told, has_moved=False)
+    return ClusterChange(
+        message=messages[-1],
+        is_repeated=True,
+        new_version=None if rows.version else version,
+        changed_version=version if rows.version else None,
+    )
 
 
 def fold(rows: ClusterRows, messages: Sequence[Message], now: datetime) -> ClusterChange:
@@ -100,7 +141,6 @@ def fold(rows: ClusterRows, messages: Sequence[Message], now: datetime) -> Clust
         message=last,
         is_new=rows.org_id is None,
         has_moved=has_moved,
-        has_new_text=_has_new_text(rows, last),
         new_version=None if rows.version else version,
         changed_version=version if rows.version else None,
         new_hits=new_hits,
@@ -108,7 +148,6 @@ def fold(rows: ClusterRows, messages: Sequence[Message], now: datetime) -> Clust
         gone_hits=_gone(rows.hits, hits),
         new_recommendations=new_recommendations,
         changed_recommendations=changed_recommendations,
-        has_lasting_recommendations=len(new_recommendations) < len(recommendations[last.org_id]),
         gone_recommendations=_gone(rows.recommendations, recommendations),
     )
 
@@ -158,10 +197,6 @@ def _recommendation_rows(
 
 def _gone(before: Mapping[int, Iterable[RuleKey]], after: Mapping[int, Container[RuleKey]]) -> list[OwnedKey]:
     return [(org_id, key) for org_id, keys in before.items() for key in keys if key not in after.get(org_id, ())]
-
-
-def _has_new_text(rows: ClusterRows, last: Message) -> bool:
-    return rows.text_digest is None or rows.text_digest != sha256(last.report.encode()).digest()
 
 
 def _version_to_store(rows: ClusterRows, last: Message, told: str | None, has_moved: bool) -> str | None:

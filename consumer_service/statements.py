@@ -105,6 +105,16 @@ LOOK_AT_COLUMNS = "SELECT {columns} FROM {table} LIMIT 0"
 UNNEST = "SELECT * FROM unnest({arrays})"
 """Rows of parameters, given as an array for each column."""
 
+PLAN_BY_INDEX = """
+SET LOCAL enable_seqscan = off;
+SET LOCAL enable_hashjoin = off;
+SET LOCAL enable_mergejoin = off;
+SET LOCAL max_parallel_workers_per_gather = 0;
+SET LOCAL jit = off
+"""
+"""Each statement below finds the rows of some clusters by an index. While tables grow quickly, PostgreSQL takes them
+for small ones, and would read them as a whole."""
+
 LOCK_REPORTS = Query(
     """
 WITH wanted (cluster) AS ({wanted})
@@ -139,6 +149,54 @@ FROM wanted JOIN recommendation
     time_at=4,
 )
 """Stored recommendations of each cluster; no index finds them without the organization."""
+
+MOVE_RECOMMENDATIONS_ON = """
+UPDATE recommendation SET created_at = %s, rule_id = rule_fqdn || '|' || error_key
+WHERE org_id = %s AND cluster_id = %s
+"""
+"""`created_at` moves with every report. The rule id is filled where other components left it at its default."""
+
+MOVE_AND_READ_RECOMMENDATIONS = Query(
+    """
+WITH wanted (org_id, cluster_id) AS ({wanted})
+UPDATE recommendation SET created_at = %s, rule_id = rule_fqdn || '|' || error_key
+FROM wanted
+WHERE recommendation.org_id = wanted.org_id AND recommendation.cluster_id = wanted.cluster_id
+RETURNING recommendation.cluster_id, recommendation.org_id, recommendation.rule_fqdn, recommendation.error_key,
+    recommendation.impacted_since
+"""
+)
+"""Both of the above at once, on PostgreSQL."""
+
+MEASURE_HITS = Query(
+    """
+WITH wanted (cluster_id) AS ({wanted})
+SELECT wanted.cluster_id, measure.*
+FROM wanted CROSS JOIN LATERAL (
+    SELECT min(org_id), max(org_id), count(*), count(created_at),
+        sum(octet_length(rule_fqdn) + octet_length(error_key) + octet_length(template_data))
+    FROM rule_hit WHERE rule_hit.cluster_id = wanted.cluster_id
+    HAVING count(*) > 0
+) AS measure
+"""
+)
+"""Organizations, rows, times and bytes of each cluster's hits, on PostgreSQL."""
+
+MOVE_AND_MEASURE_RECOMMENDATIONS = Query(
+    """
+WITH wanted (org_id, cluster_id) AS ({wanted}), moved AS (
+    UPDATE recommendation SET created_at = %s, rule_id = rule_fqdn || '|' || error_key
+    FROM wanted
+    WHERE recommendation.org_id = wanted.org_id AND recommendation.cluster_id = wanted.cluster_id
+    RETURNING recommendation.*
+)
+SELECT cluster_id, min(org_id), max(org_id), count(*), count(impacted_since),
+    sum(octet_length(rule_fqdn) + octet_length(error_key))
+FROM moved
+GROUP BY cluster_id
+"""
+)
+"""Moves recommendations on and tells what they measure, on PostgreSQL."""
 
 READ_VERSIONS = Query(
     """
@@ -199,12 +257,6 @@ WHERE rule_hit.template_data <> excluded.template_data
 """Long details were not read, so that they are compared only here."""
 
 DELETE_RECOMMENDATIONS = "DELETE FROM recommendation WHERE (org_id, cluster_id, rule_fqdn, error_key) IN ({wanted})"
-
-MOVE_RECOMMENDATIONS_ON = """
-UPDATE recommendation SET created_at = %s, rule_id = rule_fqdn || '|' || error_key
-WHERE (org_id, cluster_id) IN ({wanted})
-"""
-"""`created_at` moves with every report. The rule id is filled where other components left it at its default."""
 
 CHANGE_RECOMMENDATIONS = """
 UPDATE recommendation SET impacted_since = %s

@@ -8,7 +8,19 @@ from itertools import chain
 from consumer_service import statements
 from consumer_service.engines import Conflict, Engine, Row
 from consumer_service.errors_table import error_row
-from consumer_service.fold import ClusterChange, ClusterRows, HitRow, OwnedKey, counts, fold
+from consumer_service.fold import (
+    ClusterChange,
+    ClusterRows,
+    HitRow,
+    Measure,
+    OwnedKey,
+    counts,
+    fold,
+    fold_repeated,
+    measure_of_hits,
+    measure_of_recommendations,
+    repeats,
+)
 from consumer_service.pipeline import Accepted, Rejected, Skipped, SkipReason
 from libaggregator.messages import Message, Reason
 from libaggregator.rules import rule_selector
@@ -97,9 +109,17 @@ class Writer:
         stale: list[Skipped] = []
         newer = {cluster: _newer(by_cluster[cluster], rows[cluster].last_checked_at, stale) for cluster in by_cluster}
         newer = {cluster: messages for cluster, messages in newer.items() if messages}
-        self._read_others(newer, rows)
-        changes = [fold(rows[cluster], [entry.message for entry in entries], now) for cluster, entries in newer.items()]
-        self._write_changes(changes, now)
+        messages = {cluster: [entry.message for entry in entries] for cluster, entries in newer.items()}
+        self._read_versions(messages, rows)
+        this_second = now.replace(microsecond=0)
+        repeated = self._move_repeated_on(messages, rows, this_second)
+        others = {cluster: of_it for cluster, of_it in messages.items() if cluster not in repeated}
+        self._move_others_on(others, rows, this_second)
+        changes = [
+            fold_repeated(rows[cluster], of_it) if cluster in repeated else fold(rows[cluster], of_it, now)
+            for cluster, of_it in messages.items()
+        ]
+        self._write_changes(changes, now, this_second)
         self._engine.store(statements.STORE_ERRORS, _error_rows(rejected, now))
         return Written(list(chain.from_iterable(newer.values())), stale, list(rejected))
 
@@ -113,22 +133,41 @@ class Writer:
             rows.text_digest = None if digest is None else bytes(digest)
         return found
 
-    def _read_others(self, newer: dict[str, list[Accepted]], found: dict[str, ClusterRows]) -> None:
-        """Read what else is stored of the clusters that have messages that count."""
-        engine, wanted = self._engine, [(cluster,) for cluster in newer]
-        for cluster, org_id, rule, error_key, since, details in engine.select(statements.READ_HITS, wanted):
-            found[cluster].hits.setdefault(org_id, {})[rule, error_key] = (since, details)
-        owners = _owners(newer, found)
-        for cluster, org_id, rule, error_key, since in engine.select(statements.READ_RECOMMENDATIONS, owners):
-            found[cluster].recommendations.setdefault(org_id, {})[rule, error_key] = since
-        for cluster, org_id, version in engine.select(statements.READ_VERSIONS, wanted):
+    def _read_versions(self, clusters: Iterable[str], found: dict[str, ClusterRows]) -> None:
+        wanted = [(cluster,) for cluster in clusters]
+        for cluster, org_id, version in self._engine.select(statements.READ_VERSIONS, wanted):
             found[cluster].version = (org_id, version)
 
-    def _write_changes(self, changes: Sequence[ClusterChange], now: datetime) -> None:
+    def _move_repeated_on(
+        self, messages: dict[str, list[Message]], found: dict[str, ClusterRows], this_second: datetime
+    ) -> set[str]:
+        """Return the clusters that are told nothing new, their recommendations moved on.
+
+        Their rows are measured, not read: they belong to the text that is stored, unless somebody changed them by
+        hand.
+        """
+        last = {cluster: of_it[-1] for cluster, of_it in messages.items() if repeats(found[cluster], of_it)}
+        hits = self._engine.select(statements.MEASURE_HITS, [(cluster,) for cluster in last])
+        owners = [(message.org_id, cluster) for cluster, message in last.items()]
+        recommendations = self._engine.select(statements.MOVE_AND_MEASURE_RECOMMENDATIONS, owners, this_second)
+        return _fitting(hits, last, measure_of_hits) & _fitting(recommendations, last, measure_of_recommendations)
+
+    def _move_others_on(
+        self, messages: dict[str, list[Message]], found: dict[str, ClusterRows], this_second: datetime
+    ) -> None:
+        """Read the hits and recommendations of clusters, and move all of the latter on, also those that go then."""
+        wanted = [(cluster,) for cluster in messages]
+        for cluster, org_id, rule, error_key, since, details in self._engine.select(statements.READ_HITS, wanted):
+            found[cluster].hits.setdefault(org_id, {})[rule, error_key] = (since, details)
+        rows = self._engine.move_recommendations_on(_owners(messages, found), this_second)
+        for cluster, org_id, rule, error_key, since in rows:
+            found[cluster].recommendations.setdefault(org_id, {})[rule, error_key] = since
+
+    def _write_changes(self, changes: Sequence[ClusterChange], now: datetime, this_second: datetime) -> None:
         """Write the tables one after another, `report` first, since its rows are the locks on all others."""
         self._write_reports(changes, now)
         self._write_hits(changes)
-        self._write_recommendations(changes, now.replace(microsecond=0))
+        self._write_recommendations(changes, this_second)
         self._write_versions(changes)
         moved = [(str(change.message.org_id), change.message.cluster) for change in changes if change.has_moved]
         for statement in statements.MOVE_CHOICES:
@@ -138,8 +177,10 @@ class Writer:
         new = [_report_row(change.message, change.message.report, now) for change in changes if change.is_new]
         self._engine.insert(statements.REPORT, new)
         known = [change for change in changes if not change.is_new]
-        changed = [_report_row(change.message, change.message.report, now) for change in known if change.has_new_text]
-        same = [_report_row(change.message, "", now) for change in known if not change.has_new_text]
+        changed = [
+            _report_row(change.message, change.message.report, now) for change in known if not change.is_repeated
+        ]
+        same = [_report_row(change.message, "", now) for change in known if change.is_repeated]
         written = self._engine.store(statements.CHANGE_REPORTS, changed)
         written += self._engine.store(statements.REFRESH_REPORTS, same)
         if written != len(known):
@@ -153,8 +194,6 @@ class Writer:
     def _write_recommendations(self, changes: Sequence[ClusterChange], this_second: datetime) -> None:
         engine = self._engine
         engine.run(statements.DELETE_RECOMMENDATIONS, _keys_of(changes, lambda change: change.gone_recommendations))
-        lasting = [_owner(change) for change in changes if change.has_lasting_recommendations]
-        engine.run(statements.MOVE_RECOMMENDATIONS_ON, lasting, this_second)
         changed = [
             (since, *_owner(change), *key) for change in changes for key, since in change.changed_recommendations
         ]
@@ -194,11 +233,21 @@ def _newer(entries: Iterable[Accepted], last_checked_at: datetime | None, stale:
     return newer
 
 
-def _owners(newer: dict[str, list[Accepted]], found: dict[str, ClusterRows]) -> list[tuple[int, str]]:
-    """Every organization that a cluster has or is given in this batch, with the cluster."""
-    owners = {(entry.message.org_id, cluster) for cluster, entries in newer.items() for entry in entries}
-    owners |= {(org_id, cluster) for cluster in newer if (org_id := found[cluster].org_id) is not None}
-    return sorted(owners)
+def _owners(messages: dict[str, list[Message]], found: dict[str, ClusterRows]) -> list[tuple[int, str]]:
+    """Every organization that a cluster has or is given in this batch, with the cluster, in the order of cluster id."""
+    owners: list[tuple[int, str]] = []
+    for cluster, of_it in messages.items():
+        organizations = {found[cluster].org_id, *[message.org_id for message in of_it]}
+        owners += [(org_id, cluster) for org_id in organizations if org_id is not None]
+    return owners
+
+
+def _fitting(
+    measured: Iterable[Row], last: dict[str, Message], expected: Callable[[Message], Measure | None]
+) -> set[str]:
+    """Return the clusters whose rows measure what they have to."""
+    found = {row[0]: row[1:] for row in measured}
+    return {cluster for cluster, message in last.items() if found.get(cluster) == expected(message)}
 
 
 def _owner(change: ClusterChange) -> tuple[int, str]:

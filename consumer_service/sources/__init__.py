@@ -83,8 +83,9 @@ class MessageSource(Protocol):
     def commit(self, offsets: Mapping[Partition, int]) -> None:
         """Record that everything before these offsets has its effect.
 
-        Partitions that are no longer assigned are left out: their records come again elsewhere. Raises
-        SourceUnavailable if the broker could not take it.
+        Partitions that are no longer assigned are left out: their records come again elsewhere. May return while
+        the offsets are on their way; they have arrived after the next commit, a poll without records, or `close`.
+        Raises SourceUnavailable if the broker could not take these or those before them.
         """
 
     def send_dead_letters(self, letters: Sequence[DeadLetter]) -> Delivery:

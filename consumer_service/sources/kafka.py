@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import structlog
@@ -44,7 +44,7 @@ METADATA_SECONDS = 5.0
 _TOPIC_SECONDS = 0.05
 """How often it is looked whether the client has heard of the topic; it asks the broker ten times a second."""
 
-_FETCH_BYTES = 8 * 1024 * 1024
+_FETCH_BYTES = 4 * 1024 * 1024
 _FETCH_WAIT_MS = 100
 
 log = structlog.get_logger(__name__)
@@ -72,6 +72,18 @@ class _Connection:
             self.client.close()
 
 
+@dataclass(slots=True)
+class _Commit:
+    """Offsets on their way to the broker."""
+
+    offsets: Mapping[Partition, int]
+    is_done: bool = False
+
+    def answered(self, offsets: object, answer: object) -> None:
+        """Take the answer, which the client hands on when it is called the next time."""
+        self.is_done = not isinstance(answer, Exception)
+
+
 class KafkaSource:
     """A member of the group `kafka.group` that reads `kafka.topic`.
 
@@ -85,6 +97,7 @@ class KafkaSource:
         self._settings = settings
         self._letters = DeadLetterProducer(settings, max_message_bytes) if settings.dead_letter_topic else None
         self._connection: _Connection | None = None
+        self._commit: _Commit | None = None
         self._problem: str | None = "not connected yet"
         self._assigned: set[TopicPartition] = set()
         self._topic_id: object = None
@@ -107,6 +120,10 @@ class KafkaSource:
             fetched = consumer.poll(timeout_ms=round(remaining * 1000), max_records=max_records)
             self._note_assignment(consumer.assignment())
             self._problem = None if fetched else self._find_problem(connection)
+        if fetched:
+            _fetch_ahead(consumer)
+        else:
+            self._finish_commit()
         return [_record(found) for records in fetched.values() for found in records]
 
     def keep_alive(self, timeout: float) -> None:
@@ -123,24 +140,23 @@ class KafkaSource:
         time.sleep(max(0.0, deadline - time.monotonic()))
 
     def commit(self, offsets: Mapping[Partition, int]) -> None:
-        """Commit offsets of partitions that are still assigned; SourceUnavailable after some 4 s without success.
+        """Send offsets of partitions that are still assigned, and see to it that those sent before have arrived.
 
-        A rebalance that is under way is gone through first; if it takes longer, the offsets are left out.
+        An answer takes longer than most things that a batch needs, so that it is not waited for before the next
+        commit, a poll without records, or the end. SourceUnavailable after some 4 s without success. A rebalance
+        that is under way is gone through first; if it takes longer, the offsets are left out.
         """
-        deadline = time.monotonic() + COMMIT_TIMEOUT
-        while self._connection is not None:
-            refusal = self._commit_assigned(self._connection.consumer, offsets)
-            if refusal is None:
-                self._problem = None
-                return
-            if isinstance(refusal, CommitFailedError) or time.monotonic() > deadline:
-                log.info(
-                    "offsets not committed in a rebalance, their records may come again",
-                    group=self._settings.group,
-                    problem=describe(refusal, self._settings),
-                )
-                return
-            self.keep_alive(_REBALANCE_SECONDS)
+        if self._connection is None:
+            return
+        before = self._commit
+        if before and not before.is_done:
+            offsets = {**before.offsets, **offsets}
+        self._commit = _Commit(offsets)
+        with self._faults():
+            consumer = self._connection.consumer
+            consumer.commit_async(_assigned_offsets(consumer, offsets), self._commit.answered)
+        if before and not before.is_done:
+            self._finish_commit()
 
     def send_dead_letters(self, letters: Sequence[DeadLetter]) -> Delivery:
         """Send rejected records to `kafka.dead_letter_topic`, if there is one."""
@@ -151,7 +167,11 @@ class KafkaSource:
         return self._problem
 
     def close(self) -> None:
-        """Leave the group without committing anything, and disconnect; never raises."""
+        """Leave the group without committing anything further, and disconnect; never raises."""
+        try:
+            self._finish_commit()
+        except SourceUnavailable as error:
+            log.info("offsets not committed, their records will come again", problem=str(error))
         if self._letters:
             self._letters.close()
         self._disconnect()
@@ -184,22 +204,36 @@ class KafkaSource:
 
     def _disconnect(self) -> None:
         connection, self._connection = self._connection, None
+        # the next connection begins at what is committed, so that records come again whose offsets did not arrive
+        self._commit = None
         self._assigned = set()
         if connection is not None:
             end_within(2 * LEAVE_TIMEOUT, "consumer", connection.close)
 
-    def _commit_assigned(self, consumer: KafkaConsumer, offsets: Mapping[Partition, int]) -> Exception | None:
+    def _finish_commit(self) -> None:
+        """Wait until the offsets that were sent last have arrived, and send them again if they have not."""
+        deadline = time.monotonic() + COMMIT_TIMEOUT
+        while self._connection is not None and self._commit is not None and not self._commit.is_done:
+            refusal = self._commit_now(self._connection.consumer, self._commit.offsets)
+            if refusal is None:
+                self._problem = None
+                self._commit = None
+            elif isinstance(refusal, CommitFailedError) or time.monotonic() > deadline:
+                log.info(
+                    "offsets not committed in a rebalance, their records may come again",
+                    group=self._settings.group,
+                    problem=describe(refusal, self._settings),
+                )
+                self._commit = None
+            else:
+                self.keep_alive(_REBALANCE_SECONDS)
+
+    def _commit_now(self, consumer: KafkaConsumer, offsets: Mapping[Partition, int]) -> Exception | None:
         """Commit what is assigned; return the error with which the group refused it, None if it did not."""
         refused: Exception | None = None
-        assigned = consumer.assignment()
-        committed = {
-            TopicPartition(*partition): OffsetAndMetadata(offset, "", -1)
-            for partition, offset in offsets.items()
-            if TopicPartition(*partition) in assigned
-        }
         with self._faults():
             try:
-                consumer.commit(committed, timeout_ms=round(COMMIT_TIMEOUT * 1000))
+                consumer.commit(_assigned_offsets(consumer, offsets), timeout_ms=round(COMMIT_TIMEOUT * 1000))
             except (CommitFailedError, RebalanceInProgressError) as refusal:
                 refused = refusal
         return refused
@@ -299,6 +333,27 @@ class KafkaSource:
                 # after a record that it can't read, kafka-python 3.0.12 would never return from the next poll
                 self._disconnect()
             raise SourceUnavailable(self._problem) from error
+
+
+def _assigned_offsets(
+    consumer: KafkaConsumer, offsets: Mapping[Partition, int]
+) -> dict[TopicPartition, OffsetAndMetadata]:
+    assigned = consumer.assignment()
+    return {
+        TopicPartition(*partition): OffsetAndMetadata(offset, "", -1)
+        for partition, offset in offsets.items()
+        if TopicPartition(*partition) in assigned
+    }
+
+
+def _fetch_ahead(consumer: KafkaConsumer) -> None:
+    """Ask for the next records, so that they arrive while these are handled.
+
+    kafka-python 3.0.12 does so only in a poll that does not have to wait for records. What fails here fails again in
+    the next poll.
+    """
+    with suppress(*CLIENT_FAULTS):
+        consumer._fetcher.send_fetches()
 
 
 def _record(found: ConsumerRecord) -> Record:

@@ -12,6 +12,9 @@ from libaggregator.settings import DatabaseSettings, SettingsError, mask_passwor
 
 _SQLITE_URL = re.compile(r"sqlite:///(?P<file>.+)")
 
+_CACHE_KIB = 8192
+_LOG_PAGES = 4000
+
 _POSTGRESQL_DEFAULTS = {
     # a peer that vanished without a word is noticed within half a minute
     "keepalives_idle": "15",
@@ -66,6 +69,8 @@ def _open_sqlite(file: Path, settings: DatabaseSettings, read_only: bool) -> Dat
     else:
         # offsets are committed to the broker on the strength of it
         pragmas.append(("synchronous", "full"))
+        # a batch changes thousands of pages, of which many are changed again by the next one
+        pragmas += [("cache_size", -_CACHE_KIB), ("wal_autocheckpoint", _LOG_PAGES)]
     return SqliteDatabase(uri, uri=True, pragmas=pragmas, timeout=settings.connect_timeout)
 
 

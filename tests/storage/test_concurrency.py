@@ -91,8 +91,11 @@ class Interrupted(Engine):
         self._engine = engine
         self._meanwhile: Callable[[], object] | None = meanwhile
 
-    def select(self, query: Query, rows: Sequence[Row]) -> list[Row]:
-        return self._engine.select(query, rows)
+    def select(self, query: Query, rows: Sequence[Row], *values: Any) -> list[Row]:
+        return self._engine.select(query, rows, *values)
+
+    def move_recommendations_on(self, owners: Sequence[Row], this_second: datetime) -> list[Row]:
+        return self._engine.move_recommendations_on(owners, this_second)
 
     def insert(self, table: Table, rows: Sequence[Row]) -> None:
         self._interrupt()
@@ -102,9 +105,9 @@ class Interrupted(Engine):
         self._interrupt()
         return self._engine.store(upsert, rows)
 
-    def run(self, statement: str, rows: Sequence[Row], *values: Any) -> None:
+    def run(self, statement: str, rows: Sequence[Row]) -> None:
         self._interrupt()
-        self._engine.run(statement, rows, *values)
+        self._engine.run(statement, rows)
 
     def run_each(self, statement: str, rows: Sequence[Row]) -> None:
         self._interrupt()
@@ -126,6 +129,10 @@ class Recording(Interrupted):
         super().__init__(engine, lambda: None)
         self.written: list[tuple[str, Sequence[Row]]] = []
 
+    def move_recommendations_on(self, owners: Sequence[Row], this_second: datetime) -> list[Row]:
+        self.written.append((statements.MOVE_RECOMMENDATIONS_ON, owners))
+        return super().move_recommendations_on(owners, this_second)
+
     def insert(self, table: Table, rows: Sequence[Row]) -> None:
         self.written.append((f"INSERT INTO {table.name} ", rows))
         super().insert(table, rows)
@@ -134,9 +141,9 @@ class Recording(Interrupted):
         self.written.append((upsert.text, rows))
         return super().store(upsert, rows)
 
-    def run(self, statement: str, rows: Sequence[Row], *values: Any) -> None:
+    def run(self, statement: str, rows: Sequence[Row]) -> None:
         self.written.append((statement, rows))
-        super().run(statement, rows, *values)
+        super().run(statement, rows)
 
     def run_each(self, statement: str, rows: Sequence[Row]) -> None:
         self.written.append((statement, rows))
@@ -281,8 +288,8 @@ def test_the_statement_itself_keeps_a_newer_report(
 class Misled(Interrupted):
     """An engine that tells the fold that no stored report has a time."""
 
-    def select(self, query: Query, rows: Sequence[Row]) -> list[Row]:
-        found = super().select(query, rows)
+    def select(self, query: Query, rows: Sequence[Row], *values: Any) -> list[Row]:
+        found = super().select(query, rows, *values)
         return [(*row[:2], None, *row[3:]) for row in found] if query == statements.LOCK_REPORTS else found
 
 

@@ -10,7 +10,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumer_service.fold import ClusterChange, ClusterRows, RuleKey, counts, fold
+from consumer_service.fold import (
+    ClusterChange,
+    ClusterRows,
+    RuleKey,
+    counts,
+    fold,
+    fold_repeated,
+    measure_of_hits,
+    measure_of_recommendations,
+    repeats,
+)
 from libaggregator.messages import Hit, Message
 from tests.support.messages import CLUSTERS
 
@@ -24,11 +34,13 @@ KEY_X, KEY_X_REPORT, KEY_Y_REPORT, KEY_Y = ("x", "K"), ("x.report", "K"), ("y.re
 DETAILS = {KEY_X: "1", KEY_X_REPORT: "2", KEY_Y_REPORT: "3"}
 
 
-def message(hits: Sequence[Hit] = (), org_id: int = 1, version: str | None = None, minute: int = 0) -> Message:
+def message(
+    hits: Sequence[Hit] = (), org_id: int = 1, version: str | None = None, minute: int = 0, report: str = "{}"
+) -> Message:
     return Message(
         org_id=org_id,
         cluster=CLUSTERS[0],
-        report="{}",
+        report=report,
         last_checked_at=CHECKED + timedelta(minutes=minute),
         gathered_at=None,
         hits=tuple(hits),
@@ -78,7 +90,6 @@ def written(before: ClusterRows, change: ClusterChange) -> ClusterRows:
     for owner, key in change.gone_recommendations:
         del rows.recommendations[owner][key]
     hits, recommendations = rows.hits.setdefault(org_id, {}), rows.recommendations.setdefault(org_id, {})
-    assert change.has_lasting_recommendations is bool(recommendations)
     for hit, created_at in (*change.new_hits, *change.changed_hits):
         key = (hit.component, hit.error_key)
         assert (key in hits) is ((hit, created_at) in change.changed_hits)
@@ -95,9 +106,6 @@ def written(before: ClusterRows, change: ClusterChange) -> ClusterRows:
         rows.version = (org_id, version)
     assert change.is_new is (rows.org_id is None)
     rows.org_id, rows.last_checked_at = org_id, change.message.last_checked_at
-    digest = sha256(change.message.report.encode()).digest()
-    assert change.has_new_text is (rows.text_digest != digest)
-    rows.text_digest = digest
     rows.hits = {owner: keys for owner, keys in rows.hits.items() if keys}
     rows.recommendations = {owner: keys for owner, keys in rows.recommendations.items() if keys}
     return rows
@@ -139,7 +147,6 @@ def test_a_hit_that_stays_with_its_details_is_not_written() -> None:
     assert [change.new_hits, change.changed_hits, change.gone_hits] == [[], [], []]
     assert [change.new_recommendations, change.changed_recommendations] == [[], []]
     assert change.gone_recommendations == []
-    assert change.has_lasting_recommendations
 
 
 @pytest.mark.parametrize("row", [(BEFORE, "other"), (BEFORE, None), (None, "1")])
@@ -159,10 +166,43 @@ def test_a_recommendation_without_a_time_gets_this_second() -> None:
     assert found.change.changed_recommendations == [(KEY_X, SECOND)]
 
 
-@pytest.mark.parametrize("digest", [None, b"", sha256(b"[]").digest(), sha256(b"{}").digest()])
-def test_the_text_is_new_unless_the_stored_one_is_known_to_be_equal(digest: bytes | None) -> None:
-    change = fold(ClusterRows(1, BEFORE, text_digest=digest), [message()], NOW)
-    assert change.has_new_text is (digest != sha256(b"{}").digest())
+SAME_TEXT = sha256(b"{}").digest()
+
+
+@pytest.mark.parametrize(
+    ("rows", "repeated"),
+    [
+        (ClusterRows(1, BEFORE, text_digest=SAME_TEXT), True),
+        (ClusterRows(1, BEFORE, text_digest=sha256(b"[]").digest()), False),
+        (ClusterRows(1, BEFORE, text_digest=None), False),
+        (ClusterRows(2, BEFORE, text_digest=SAME_TEXT), False),
+        (ClusterRows(), False),
+    ],
+)
+def test_messages_repeat_a_report_if_text_and_organization_are_known_to_be_equal(
+    rows: ClusterRows, repeated: bool
+) -> None:
+    assert repeats(rows, [message()]) is repeated
+    assert repeats(rows, [message(minute=1), message(minute=2)]) is repeated
+    assert not repeats(rows, [message(minute=1), message(minute=2, org_id=3)])
+    assert not repeats(rows, [message(minute=1, report='{"a": 1}'), message(minute=2)])
+
+
+def test_repeated_messages_change_times_and_the_version_if_it_is_another_one() -> None:
+    rows = ClusterRows(1, BEFORE, text_digest=SAME_TEXT, version=(1, "1"))
+    messages = [message(version="2", minute=1), message(minute=2)]
+    assert fold_repeated(rows, messages) == ClusterChange(messages[-1], is_repeated=True, changed_version="2")
+    assert fold_repeated(rows, messages[1:]) == ClusterChange(messages[-1], is_repeated=True)
+    rows.version = None
+    assert fold_repeated(rows, messages) == ClusterChange(messages[-1], is_repeated=True, new_version="2")
+
+
+def test_what_has_to_be_there_is_measured_in_rows_and_bytes() -> None:
+    hits = [Hit("x", "K", "1"), Hit("x.report", "K", "22"), Hit("ž", "KEY", '"ž"')]
+    assert measure_of_hits(message(hits, org_id=7)) == (7, 7, 3, 3, 3 + 11 + 9)
+    # the first two are one rule
+    assert measure_of_recommendations(message(hits, org_id=7)) == (7, 7, 2, 2, 2 + 5)
+    assert measure_of_hits(message()) is measure_of_recommendations(message()) is None
 
 
 def test_two_components_of_one_rule_are_two_hits_and_one_recommendation() -> None:
