@@ -45,7 +45,7 @@ _EXPLAINED_OF_A_KIND = 100
 # PostgreSQL chooses a plan without the values after five executions of a prepared statement
 _ASKED = 7
 # of smaller tables a scan is the best plan
-_BIG_TABLE_ROWS = 50_000
+_BIG_TABLE_ROWS = 30_000
 _ANSWER_SECONDS = 60
 _NOT_FOUND = 404
 _SHOWN_CHARACTERS = 250
@@ -69,6 +69,8 @@ class Run:
     first_seconds: float
     """From the start of the process until its first batch was stored."""
     peak_megabytes: float
+    log_kilobytes: float
+    """What the server wrote to its write-ahead log for a message."""
 
 
 class Scale:
@@ -152,6 +154,7 @@ class Scale:
         for name, run in runs.items():
             self.figures.add(group, name, "messages/s", run.rate)
             self.figures.add(group, f"{name}, peak memory", "MB", run.peak_megabytes)
+            self.figures.add(group, f"{name}, write-ahead log", "kB/message", run.log_kilobytes)
         self.figures.add_ratio(group, _RATIO, runs[_FULL].rate, runs[_EMPTY].rate)
         self.figures.add_ratio(group, f"{_RATIO}, peak memory", runs[_FULL].peak_megabytes, runs[_EMPTY].peak_megabytes)
 
@@ -186,6 +189,7 @@ class Scale:
             "LOGGING__FORMAT": "json",
         }
         settle(self._server)
+        logged = _logged_bytes(url)
         began = time.time()
         process = self._start(url, [*launcher, "consumer_service.cli", "run"], {**kafka, **(settings or {})})
         try:
@@ -197,7 +201,12 @@ class Scale:
         finally:
             process.kill()
         (fetched,), stored = _times_of(process, "partitions assigned"), _times_of(process, "batch done")
-        return Run(messages / (stored[-1] - fetched), stored[0] - began, use.peak_megabytes)
+        return Run(
+            rate=messages / (stored[-1] - fetched),
+            first_seconds=stored[0] - began,
+            peak_megabytes=use.peak_megabytes,
+            log_kilobytes=(_logged_bytes(url) - logged) / messages / 1000,
+        )
 
     @contextmanager
     def _api(self, url: str, launcher: Sequence[str] = (), settings: dict[str, str] | None = None) -> Iterator[int]:
@@ -261,6 +270,14 @@ def _scans_of(url: str) -> dict[str, int]:
     with connected(url) as connection, connection.cursor() as cursor:
         cursor.execute(_SCANS)
         return dict(cursor.fetchall())
+
+
+def _logged_bytes(url: str) -> int:
+    """Return how much the server has ever written to its write-ahead log."""
+    with connected(url) as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')")
+        ((found,),) = cursor.fetchall()
+        return int(found)
 
 
 def _big_tables(url: str) -> set[str]:
