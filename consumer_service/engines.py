@@ -1,7 +1,7 @@
 """What differs between the engines in writing many rows: parameter marks, locks, and the way to send rows."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from itertools import chain
@@ -56,11 +56,11 @@ class Engine(ABC):
         self._database.execute_sql("SELECT 1").fetchone()
 
     @abstractmethod
-    def select(self, query: Query, rows: Sequence[Row], *values: Any) -> list[Row]:
-        """Return what a query finds for all rows that `{wanted}` gives; `values` are the parameters after them."""
+    def select(self, query: Query, rows: Sequence[Row], *values: Any) -> Iterable[Row]:
+        """Yield what a query finds for all rows that `{wanted}` gives; `values` are the parameters after them."""
 
     @abstractmethod
-    def move_recommendations_on(self, owners: Sequence[Row], this_second: datetime) -> list[Row]:
+    def move_recommendations_on(self, owners: Sequence[Row], this_second: datetime) -> Iterable[Row]:
         """Let the recommendations of clusters, each with its organization, be of this second, and return them."""
 
     @abstractmethod
@@ -97,9 +97,9 @@ class _Postgresql(Engine):
             self._cursor().execute(statements.PLAN_BY_INDEX)
             yield
 
-    def select(self, query: Query, rows: Sequence[Row], *values: Any) -> list[Row]:
+    def select(self, query: Query, rows: Sequence[Row], *values: Any) -> Iterable[Row]:
         if not rows:
-            return []
+            return ()
         cursor = self._cursor()
         text = query.text.format(
             wanted=_arrays(rows),
@@ -108,10 +108,10 @@ class _Postgresql(Engine):
             short_details=f"CASE WHEN octet_length(template_data) <= {_SHORT_DETAILS} THEN template_data END",
         )
         cursor.execute(text, [*_columns(rows), *values])
-        found: list[Row] = cursor.fetchall()
+        found: Iterable[Row] = cursor
         return found
 
-    def move_recommendations_on(self, owners: Sequence[Row], this_second: datetime) -> list[Row]:
+    def move_recommendations_on(self, owners: Sequence[Row], this_second: datetime) -> Iterable[Row]:
         return self.select(statements.MOVE_AND_READ_RECOMMENDATIONS, owners, this_second)
 
     def insert(self, table: Table, rows: Sequence[Row]) -> None:
@@ -184,17 +184,16 @@ class _Sqlite(Engine):
         with self._database.atomic("IMMEDIATE"):
             yield
 
-    def select(self, query: Query, rows: Sequence[Row], *values: Any) -> list[Row]:
+    def select(self, query: Query, rows: Sequence[Row], *values: Any) -> Iterable[Row]:
         short_details = f"CASE WHEN length(template_data) <= {_SHORT_DETAILS} THEN template_data END"
         # a row that is written again with the same text costs less here than to find out that it is the same
         names = {"for_update": "", "text_digest": "NULL", "short_details": short_details}
-        found: list[Row] = []
         for page in _pages(rows):
             text = query.text.format(wanted=_values(page), **names)
-            found += self._cursor().execute(text, [*chain.from_iterable(page), *values]).fetchall()
-        return found if query.time_at is None else [_with_time(row, query.time_at) for row in found]
+            for row in self._cursor().execute(text, [*chain.from_iterable(page), *values]):
+                yield row if query.time_at is None else _with_time(row, query.time_at)
 
-    def move_recommendations_on(self, owners: Sequence[Row], this_second: datetime) -> list[Row]:
+    def move_recommendations_on(self, owners: Sequence[Row], this_second: datetime) -> Iterable[Row]:
         self.run_each(statements.MOVE_RECOMMENDATIONS_ON, [(this_second, *owner) for owner in sorted(owners)])
         return self.select(statements.READ_RECOMMENDATIONS, owners)
 
