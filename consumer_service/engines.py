@@ -7,6 +7,7 @@ from datetime import datetime
 from itertools import chain
 from typing import Any
 
+from msgspec import Raw
 from peewee import Database, PostgresqlDatabase
 from psycopg2.errors import UniqueViolation
 from psycopg2.extras import execute_batch, execute_values
@@ -120,7 +121,7 @@ class _Postgresql(Engine):
                 self._copy(table, rows, self._integer_bytes(table))
             elif rows:
                 text = _of_table(statements.INSERT, table, rows="VALUES %s")
-                execute_values(self._cursor(), text, rows, page_size=len(rows))
+                execute_values(self._cursor(), text, _with_texts(table, rows), page_size=len(rows))
         except UniqueViolation as error:
             raise Conflict("another consumer wrote a row of the same cluster") from error
 
@@ -132,7 +133,8 @@ class _Postgresql(Engine):
             self._copy(upsert.incoming, rows, _INTEGER_BYTES)
             cursor.execute(upsert.text.format(rows=_of_table(statements.SELECT, upsert.incoming)))
         else:
-            execute_values(cursor, upsert.text.format(rows="VALUES %s"), rows, page_size=len(rows))
+            text = upsert.text.format(rows="VALUES %s")
+            execute_values(cursor, text, _with_texts(upsert.table, rows), page_size=len(rows))
         written: int = cursor.rowcount
         return written
 
@@ -201,13 +203,14 @@ class _Sqlite(Engine):
         if rows:
             text = _of_table(statements.INSERT, table, rows=f"VALUES {_marks(rows[0])}")
             # its keys begin with the organization: in their order the same pages are changed many times in a row
-            self._cursor().executemany(text, sorted(rows) if table is statements.RECOMMENDATION else rows)
+            ordered = sorted(rows) if table is statements.RECOMMENDATION else rows
+            self._cursor().executemany(text, _with_texts(table, ordered))
 
     def store(self, upsert: Upsert, rows: Sequence[Row]) -> int:
         if not rows:
             return 0
         cursor = self._cursor()
-        cursor.executemany(upsert.text.format(rows=f"VALUES {_marks(rows[0])}"), rows)
+        cursor.executemany(upsert.text.format(rows=f"VALUES {_marks(rows[0])}"), _with_texts(upsert.table, rows))
         written: int = cursor.rowcount
         return written
 
@@ -241,6 +244,18 @@ def _columns(rows: Sequence[Row]) -> list[list[Any]]:
 def _arrays(rows: Sequence[Row]) -> str:
     marks = ", ".join(["%s"] * len(rows[0]))
     return statements.UNNEST.format(arrays=marks)
+
+
+def _with_texts(table: Table, rows: Iterable[Row]) -> Iterable[Row]:
+    """Give out rows as drivers know them, one after another: with a text where a row has a part of a payload."""
+    if table.long_text is None:
+        return rows
+    place = list(table.columns).index(table.long_text)
+    return ((*row[:place], _plain_text(row[place]), *row[place + 1 :]) for row in rows)
+
+
+def _plain_text(value: str | Raw | None) -> str | None:
+    return str(value, "utf-8") if isinstance(value, Raw) else value
 
 
 def _with_time(row: Row, place: int) -> Row:

@@ -14,8 +14,8 @@ class Table(NamedTuple):
 
     name: str
     columns: dict[str, str]
-    long_text: str = ""
-    """The column with the long texts, of which hardly two are equal."""
+    long_text: str | None = None
+    """The column with long texts, of which hardly two are equal; they may be given as parts of a payload."""
 
     @property
     def column_list(self) -> str:

@@ -274,7 +274,6 @@ class TestOneBatch:
         (done,) = [entry for entry in logged if entry["event"] == "batch done"]
         assert (done["stored"], done["skipped"], done["rejected"]) == (1, 2, 2)
 
-
     def test_for_debugging_each_stored_message_is_logged_with_its_place_and_its_request(self, world: World) -> None:
         world.polls = [[record(payload(org_id=7, RequestId="r-1"), 5)]]
         (entry,) = [entry for entry in world.run() if entry["event"] == "message stored"]
