@@ -196,7 +196,9 @@ class _Sqlite(Engine):
                 yield row if query.time_at is None else _with_time(row, query.time_at)
 
     def move_recommendations_on(self, owners: Sequence[Row], this_second: datetime) -> Iterable[Row]:
-        self.run_each(statements.MOVE_RECOMMENDATIONS_ON, [(this_second, *owner) for owner in sorted(owners)])
+        ordered = sorted(owners)
+        self.run_each(statements.MOVE_RECOMMENDATIONS_ON, [(this_second, *owner) for owner in ordered])
+        self.run_each(statements.FILL_RULE_IDS, ordered)
         return self.select(statements.READ_RECOMMENDATIONS, owners)
 
     def insert(self, table: Table, rows: Sequence[Row]) -> None:
