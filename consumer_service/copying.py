@@ -9,6 +9,8 @@ from datetime import datetime, timedelta
 from itertools import chain, islice, repeat
 from typing import Any
 
+from msgspec import Raw
+
 from consumer_service.statements import Table
 
 _SIGNATURE = b"PGCOPY\n\xff\r\n\0" + struct.pack(">ii", 0, 0)
@@ -71,11 +73,11 @@ def _encoders(table: Table, integer_bytes: dict[str, int]) -> Iterator[Callable[
             yield _Memo(_integer(integer_bytes[name])).__getitem__
 
 
-def _text(value: str | None) -> bytes:
+def _text(value: str | Raw | None) -> bytes:
     if value is None:
         return _NULL
-    encoded = value.encode()
-    return _LENGTH.pack(len(encoded)) + encoded
+    encoded = value.encode() if isinstance(value, str) else value
+    return b"%b%b" % (_LENGTH.pack(len(encoded)), encoded)
 
 
 def _time(value: datetime | None) -> bytes:

@@ -1,12 +1,13 @@
 """What differs between the engines in writing many rows: parameter marks, locks, and the way to send rows."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from itertools import chain
 from typing import Any
 
+from msgspec import Raw
 from peewee import Database, PostgresqlDatabase
 from psycopg2.errors import UniqueViolation
 from psycopg2.extras import execute_batch, execute_values
@@ -56,11 +57,11 @@ class Engine(ABC):
         self._database.execute_sql("SELECT 1").fetchone()
 
     @abstractmethod
-    def select(self, query: Query, rows: Sequence[Row], *values: Any) -> list[Row]:
-        """Return what a query finds for all rows that `{wanted}` gives; `values` are the parameters after them."""
+    def select(self, query: Query, rows: Sequence[Row], *values: Any) -> Iterable[Row]:
+        """Yield what a query finds for all rows that `{wanted}` gives; `values` are the parameters after them."""
 
     @abstractmethod
-    def move_recommendations_on(self, owners: Sequence[Row], this_second: datetime) -> list[Row]:
+    def move_recommendations_on(self, owners: Sequence[Row], this_second: datetime) -> Iterable[Row]:
         """Let the recommendations of clusters, each with its organization, be of this second, and return them."""
 
     @abstractmethod
@@ -97,9 +98,9 @@ class _Postgresql(Engine):
             self._cursor().execute(statements.PLAN_BY_INDEX)
             yield
 
-    def select(self, query: Query, rows: Sequence[Row], *values: Any) -> list[Row]:
+    def select(self, query: Query, rows: Sequence[Row], *values: Any) -> Iterable[Row]:
         if not rows:
-            return []
+            return ()
         cursor = self._cursor()
         text = query.text.format(
             wanted=_arrays(rows),
@@ -108,10 +109,10 @@ class _Postgresql(Engine):
             short_details=f"CASE WHEN octet_length(template_data) <= {_SHORT_DETAILS} THEN template_data END",
         )
         cursor.execute(text, [*_columns(rows), *values])
-        found: list[Row] = cursor.fetchall()
+        found: Iterable[Row] = cursor
         return found
 
-    def move_recommendations_on(self, owners: Sequence[Row], this_second: datetime) -> list[Row]:
+    def move_recommendations_on(self, owners: Sequence[Row], this_second: datetime) -> Iterable[Row]:
         return self.select(statements.MOVE_AND_READ_RECOMMENDATIONS, owners, this_second)
 
     def insert(self, table: Table, rows: Sequence[Row]) -> None:
@@ -120,7 +121,7 @@ class _Postgresql(Engine):
                 self._copy(table, rows, self._integer_bytes(table))
             elif rows:
                 text = _of_table(statements.INSERT, table, rows="VALUES %s")
-                execute_values(self._cursor(), text, rows, page_size=len(rows))
+                execute_values(self._cursor(), text, _with_texts(table, rows), page_size=len(rows))
         except UniqueViolation as error:
             raise Conflict("another consumer wrote a row of the same cluster") from error
 
@@ -132,7 +133,8 @@ class _Postgresql(Engine):
             self._copy(upsert.incoming, rows, _INTEGER_BYTES)
             cursor.execute(upsert.text.format(rows=_of_table(statements.SELECT, upsert.incoming)))
         else:
-            execute_values(cursor, upsert.text.format(rows="VALUES %s"), rows, page_size=len(rows))
+            text = upsert.text.format(rows="VALUES %s")
+            execute_values(cursor, text, _with_texts(upsert.table, rows), page_size=len(rows))
         written: int = cursor.rowcount
         return written
 
@@ -184,31 +186,33 @@ class _Sqlite(Engine):
         with self._database.atomic("IMMEDIATE"):
             yield
 
-    def select(self, query: Query, rows: Sequence[Row], *values: Any) -> list[Row]:
+    def select(self, query: Query, rows: Sequence[Row], *values: Any) -> Iterable[Row]:
         short_details = f"CASE WHEN length(template_data) <= {_SHORT_DETAILS} THEN template_data END"
         # a row that is written again with the same text costs less here than to find out that it is the same
         names = {"for_update": "", "text_digest": "NULL", "short_details": short_details}
-        found: list[Row] = []
         for page in _pages(rows):
             text = query.text.format(wanted=_values(page), **names)
-            found += self._cursor().execute(text, [*chain.from_iterable(page), *values]).fetchall()
-        return found if query.time_at is None else [_with_time(row, query.time_at) for row in found]
+            for row in self._cursor().execute(text, [*chain.from_iterable(page), *values]):
+                yield row if query.time_at is None else _with_time(row, query.time_at)
 
-    def move_recommendations_on(self, owners: Sequence[Row], this_second: datetime) -> list[Row]:
-        self.run_each(statements.MOVE_RECOMMENDATIONS_ON, [(this_second, *owner) for owner in sorted(owners)])
+    def move_recommendations_on(self, owners: Sequence[Row], this_second: datetime) -> Iterable[Row]:
+        ordered = sorted(owners)
+        self.run_each(statements.MOVE_RECOMMENDATIONS_ON, [(this_second, *owner) for owner in ordered])
+        self.run_each(statements.FILL_RULE_IDS, ordered)
         return self.select(statements.READ_RECOMMENDATIONS, owners)
 
     def insert(self, table: Table, rows: Sequence[Row]) -> None:
         if rows:
             text = _of_table(statements.INSERT, table, rows=f"VALUES {_marks(rows[0])}")
             # its keys begin with the organization: in their order the same pages are changed many times in a row
-            self._cursor().executemany(text, sorted(rows) if table is statements.RECOMMENDATION else rows)
+            ordered = sorted(rows) if table is statements.RECOMMENDATION else rows
+            self._cursor().executemany(text, _with_texts(table, ordered))
 
     def store(self, upsert: Upsert, rows: Sequence[Row]) -> int:
         if not rows:
             return 0
         cursor = self._cursor()
-        cursor.executemany(upsert.text.format(rows=f"VALUES {_marks(rows[0])}"), rows)
+        cursor.executemany(upsert.text.format(rows=f"VALUES {_marks(rows[0])}"), _with_texts(upsert.table, rows))
         written: int = cursor.rowcount
         return written
 
@@ -242,6 +246,18 @@ def _columns(rows: Sequence[Row]) -> list[list[Any]]:
 def _arrays(rows: Sequence[Row]) -> str:
     marks = ", ".join(["%s"] * len(rows[0]))
     return statements.UNNEST.format(arrays=marks)
+
+
+def _with_texts(table: Table, rows: Iterable[Row]) -> Iterable[Row]:
+    """Give out rows as drivers know them, one after another: with a text where a row has a part of a payload."""
+    if table.long_text is None:
+        return rows
+    place = list(table.columns).index(table.long_text)
+    return ((*row[:place], _plain_text(row[place]), *row[place + 1 :]) for row in rows)
+
+
+def _plain_text(value: str | Raw | None) -> str | None:
+    return str(value, "utf-8") if isinstance(value, Raw) else value
 
 
 def _with_time(row: Row, place: int) -> Row:

@@ -4,7 +4,7 @@ The fold applies one message after another to what is stored, in memory, and tel
 One message is folded just like many, so that any cut into batches leaves the same tables.
 """
 
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from datetime import datetime
 from hashlib import sha256
 from itertools import chain
@@ -83,25 +83,25 @@ def counts(message: Message, last_checked_at: datetime | None) -> bool:
 def repeats(rows: ClusterRows, messages: Iterable[Message]) -> bool:
     """Whether messages that count say what the stored report says, for the same organization."""
     return all(
-        message.org_id == rows.org_id and sha256(message.report.encode()).digest() == rows.text_digest
+        message.org_id == rows.org_id and sha256(message.report_json).digest() == rows.text_digest
         for message in messages
     )
 
 
 def measure_of_hits(message: Message) -> Measure | None:
     """Return what the rows of `rule_hit` measure that have to be there after a message."""
-    texts = [text for hit in message.hits for text in (hit.component, hit.error_key, hit.details)]
-    return _measure(message.org_id, len(message.hits), texts)
+    keys = [(hit.component, hit.error_key) for hit in message.hits]
+    return _measure(message.org_id, keys, sum([len(hit.details_json) for hit in message.hits]))
 
 
 def measure_of_recommendations(message: Message) -> Measure | None:
     """Return what the rows of `recommendation` measure that have to be there after a message."""
-    keys = {(hit.rule_fqdn, hit.error_key) for hit in message.hits}
-    return _measure(message.org_id, len(keys), chain.from_iterable(keys))
+    return _measure(message.org_id, {(hit.rule_fqdn, hit.error_key) for hit in message.hits}, 0)
 
 
-def _measure(org_id: int, rows: int, texts: Iterable[str]) -> Measure | None:
-    return (org_id, org_id, rows, rows, len("".join(texts).encode())) if rows else None
+def _measure(org_id: int, keys: Collection[RuleKey], other_bytes: int) -> Measure | None:
+    rows, key_bytes = len(keys), len("".join(chain.from_iterable(keys)).encode())
+    return (org_id, org_id, rows, rows, key_bytes + other_bytes) if rows else None
 
 
 def fold_repeated(rows: ClusterRows, messages: Sequence[Message]) -> ClusterChange:

@@ -4,6 +4,7 @@ A fault of database or source is waited out, and the step is done again as a who
 never undone, because each step has no effect when it is done twice.
 """
 
+import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +17,7 @@ from tenacity import RetryCallState, wait_exponential, wait_random
 
 from consumer_service.engines import Conflict
 from consumer_service.metrics import ConsumerMetrics
-from consumer_service.pipeline import Batch, Pipeline, Rejected
+from consumer_service.pipeline import Accepted, Batch, Pipeline, Rejected
 from consumer_service.sources import DeadLetter, MessageSource, Partition, Record, SourceUnavailable
 from consumer_service.writer import Writer, Written
 from libaggregator.admin import Heartbeat
@@ -230,15 +231,9 @@ class Runner:
             log.warning(
                 "message rejected", reason=rejection.reason, detail=rejection.detail, **_place(rejection.record)
             )
-        for entry in written.stored:
-            message = entry.message
-            log.debug(
-                "message stored",
-                org_id=message.org_id,
-                cluster=message.cluster,
-                request_id=message.request_id,
-                **_place(entry.record),
-            )
+        if log.is_enabled_for(logging.DEBUG):
+            for entry in written.stored:
+                _log_stored(entry)
         if written.stored:
             self._metrics.last_stored.set_to_current_time()
         log.info("batch done", stored=len(written.stored), skipped=len(skipped), rejected=len(written.rejected))
@@ -252,6 +247,17 @@ class Runner:
 def _offsets_after(records: Sequence[Record]) -> dict[Partition, int]:
     """Return where each partition goes on after these records."""
     return {Partition(record.topic, record.partition): record.offset + 1 for record in records}
+
+
+def _log_stored(entry: Accepted) -> None:
+    message = entry.message
+    log.debug(
+        "message stored",
+        org_id=message.org_id,
+        cluster=message.cluster,
+        request_id=message.request_id,
+        **_place(entry.record),
+    )
 
 
 def _place(record: Record) -> dict[str, object]:

@@ -14,8 +14,8 @@ class Table(NamedTuple):
 
     name: str
     columns: dict[str, str]
-    long_text: str = ""
-    """The column with the long texts, of which hardly two are equal."""
+    long_text: str | None = None
+    """The column with long texts, of which hardly two are equal; they may be given as parts of a payload."""
 
     @property
     def column_list(self) -> str:
@@ -150,11 +150,14 @@ FROM wanted JOIN recommendation
 )
 """Stored recommendations of each cluster; no index finds them without the organization."""
 
-MOVE_RECOMMENDATIONS_ON = """
-UPDATE recommendation SET created_at = %s, rule_id = rule_fqdn || '|' || error_key
-WHERE org_id = %s AND cluster_id = %s
+MOVE_RECOMMENDATIONS_ON = "UPDATE recommendation SET created_at = %s WHERE org_id = %s AND cluster_id = %s"
+"""`created_at` moves with every report."""
+
+FILL_RULE_IDS = """
+UPDATE recommendation SET rule_id = rule_fqdn || '|' || error_key
+WHERE org_id = %s AND cluster_id = %s AND rule_id <> rule_fqdn || '|' || error_key
 """
-"""`created_at` moves with every report. The rule id is filled where other components left it at its default."""
+"""Where other components left it at its default. On its own, since SQLite writes the index anew for any value."""
 
 MOVE_AND_READ_RECOMMENDATIONS = Query(
     """
@@ -166,7 +169,7 @@ RETURNING recommendation.cluster_id, recommendation.org_id, recommendation.rule_
     recommendation.impacted_since
 """
 )
-"""Both of the above at once, on PostgreSQL."""
+"""All of the above at once, on PostgreSQL."""
 
 MEASURE_HITS = Query(
     """

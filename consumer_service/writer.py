@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import chain
 
+from msgspec import Raw
+
 from consumer_service import statements
 from consumer_service.engines import Conflict, Engine, Row
 from consumer_service.errors_table import error_row
@@ -25,6 +27,8 @@ from consumer_service.pipeline import Accepted, Rejected, Skipped, SkipReason
 from libaggregator.messages import Message, Reason
 from libaggregator.rules import rule_selector
 from libaggregator.storage.faults import DATABASE_ERRORS, Fault, describe, fault_of
+
+_NO_TEXT = Raw(b"")
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,13 +178,12 @@ class Writer:
             self._engine.run_each(statement, moved)
 
     def _write_reports(self, changes: Sequence[ClusterChange], now: datetime) -> None:
-        new = [_report_row(change.message, change.message.report, now) for change in changes if change.is_new]
+        new = [_report_row(change.message, change.message.report_json, now) for change in changes if change.is_new]
         self._engine.insert(statements.REPORT, new)
         known = [change for change in changes if not change.is_new]
-        changed = [
-            _report_row(change.message, change.message.report, now) for change in known if not change.is_repeated
-        ]
-        same = [_report_row(change.message, "", now) for change in known if change.is_repeated]
+        told = [change.message for change in known if not change.is_repeated]
+        changed = [_report_row(message, message.report_json, now) for message in told]
+        same = [_report_row(change.message, _NO_TEXT, now) for change in known if change.is_repeated]
         written = self._engine.store(statements.CHANGE_REPORTS, changed)
         written += self._engine.store(statements.REFRESH_REPORTS, same)
         if written != len(known):
@@ -254,7 +257,7 @@ def _owner(change: ClusterChange) -> tuple[int, str]:
     return change.message.org_id, change.message.cluster
 
 
-def _report_row(message: Message, text: str, now: datetime) -> Row:
+def _report_row(message: Message, text: Raw, now: datetime) -> Row:
     kafka_offset = 0  # an index of existing deployments has it: the real one would rewrite every index
     times = (now, message.last_checked_at, message.gathered_at)
     return (message.org_id, message.cluster, text, *times, kafka_offset)
@@ -262,7 +265,7 @@ def _report_row(message: Message, text: str, now: datetime) -> Row:
 
 def _hit_rows(changes: Iterable[ClusterChange], rows: Callable[[ClusterChange], Sequence[HitRow]]) -> list[Row]:
     return [
-        (org_id, cluster, hit.component, hit.error_key, hit.details, created_at)
+        (org_id, cluster, hit.component, hit.error_key, hit.details_json, created_at)
         for change in changes
         for org_id, cluster in [_owner(change)]
         for hit, created_at in rows(change)

@@ -70,11 +70,19 @@ class Limits:
 
 
 class Hit(msgspec.Struct, frozen=True, gc=False):
-    """One entry of a report; `details` is its JSON text byte for byte, `null` if it had none."""
+    """One entry of a report.
+
+    `details_json` is its JSON text byte for byte, `null` if it had none: a part of the payload, not a copy.
+    """
 
     component: str
     error_key: str
-    details: str
+    details_json: msgspec.Raw
+
+    @property
+    def details(self) -> str:
+        """The JSON text as a text."""
+        return str(self.details_json, "utf-8")
 
     @property
     def rule_fqdn(self) -> str:
@@ -93,8 +101,8 @@ class Message(msgspec.Struct, frozen=True, gc=False):
     org_id: int
     cluster: str
     """In canonical form: lower case with hyphens."""
-    report: str
-    """The JSON text of `Report`, byte for byte."""
+    report_json: msgspec.Raw
+    """The JSON text of `Report`, byte for byte: a part of the payload, not a copy."""
     last_checked_at: datetime
     gathered_at: datetime | None
     hits: tuple[Hit, ...]
@@ -107,8 +115,14 @@ class Message(msgspec.Struct, frozen=True, gc=False):
     is_empty: bool
     """There was nothing to analyse (`docs/messages.md`, section 3): nothing to store, `hits` is empty."""
 
+    @property
+    def report(self) -> str:
+        """The JSON text of `Report` as a text."""
+        return str(self.report_json, "utf-8")
+
 
 _ABSENT = msgspec.Raw(b"")
+_NULL = msgspec.Raw(b"null")
 _MISSING = (b"", b"null")
 
 
@@ -140,7 +154,7 @@ class _System(msgspec.Struct):
 class _Hit(msgspec.Struct):
     component: msgspec.Raw = _ABSENT
     key: msgspec.Raw = _ABSENT
-    details: msgspec.Raw = _ABSENT
+    details: msgspec.Raw = _NULL
 
 
 class _Info(msgspec.Struct):
@@ -155,7 +169,7 @@ class _VersionInfo(msgspec.Struct):
 class _PlainHit(msgspec.Struct, gc=False):
     component: str
     key: str
-    details: msgspec.Raw = _ABSENT
+    details: msgspec.Raw = _NULL
 
 
 class _PlainReport(msgspec.Struct, gc=False):
@@ -202,18 +216,17 @@ def decode(payload: bytes | None, limits: Limits, now: datetime) -> Message:
     org_id = _integer("OrgID", bytes(envelope.org_id), 1, MAX_ORG_ID)
     cluster = _cluster(envelope.cluster_name)
     last_checked_at = _last_checked_at(envelope.last_checked)
-    report_text = bytes(envelope.report)
-    if not report_text.startswith(b"{"):
+    if not _starts_with(envelope.report, b"{"):
         raise InvalidMessage(Reason.BAD_ATTRIBUTE, "Report: expected an object")
     version = _version(bytes(envelope.version))
     if last_checked_at - now > limits.max_future_skew:
         expected = f"at most {limits.max_future_skew} ahead of the clock"
         raise InvalidMessage(Reason.FROM_THE_FUTURE, f"LastChecked: expected {expected}")
-    hits, cluster_version, is_empty = _read_report(report_text)
+    hits, cluster_version, is_empty = _read_report(envelope.report)
     return Message(
         org_id=org_id,
         cluster=cluster,
-        report=report_text.decode(),
+        report_json=envelope.report,
         last_checked_at=last_checked_at,
         gathered_at=_gathered_at(envelope.metadata),
         hits=hits,
@@ -308,18 +321,19 @@ def _request_id(value: msgspec.Raw) -> str:
     return shown[:MAX_REQUEST_ID_LENGTH].encode(errors="replace").decode()
 
 
-def _read_report(text: bytes) -> tuple[tuple[Hit, ...], str | None, bool]:
+def _read_report(value: msgspec.Raw) -> tuple[tuple[Hit, ...], str | None, bool]:
     """Return the hits, the version of the cluster, and whether the report is empty."""
     entries: Iterable[Hit]
     try:
-        plain = _PLAIN_REPORT.decode(text)
+        plain = _PLAIN_REPORT.decode(value)
     except (msgspec.DecodeError, RecursionError):
+        text = bytes(value)
         report = _REPORT.read(text)
         if _is_empty_report(report, text):
             return (), None, True
         entries, info = _hits(bytes(report.reports)), bytes(report.info)
     else:
-        entries = [Hit(entry.component, entry.key, _details(entry.details)) for entry in plain.reports]
+        entries = [Hit(entry.component, entry.key, entry.details) for entry in plain.reports]
         info = bytes(plain.info)
     hits: dict[tuple[str, str], Hit] = {}
     for index, hit in enumerate(entries):
@@ -361,11 +375,7 @@ def _hits(text: bytes) -> Iterator[Hit]:
         if not entry.startswith(b"{"):
             raise InvalidMessage(Reason.BAD_REPORT, f"Report.reports[{index}]: expected an object")
         hit = _HIT.read(entry)
-        yield Hit(_string(hit.component) or "", _string(hit.key) or "", _details(hit.details))
-
-
-def _details(value: msgspec.Raw) -> str:
-    return bytes(value).decode() or "null"
+        yield Hit(_string(hit.component) or "", _string(hit.key) or "", hit.details)
 
 
 def _check_hit(hit: Hit, index: int) -> None:
@@ -410,6 +420,10 @@ def _version_of_entry(entry: bytes) -> str | None:
     details = _object(_VERSION_INFO, info.details)
     version = None if details is None else _string(details.version)
     return version if version and _is_storable(version) else None
+
+
+def _starts_with(value: msgspec.Raw, beginning: bytes) -> bool:
+    return bytes(memoryview(value)[: len(beginning)]) == beginning
 
 
 def _object(reader: ObjectReader[S], value: bytes | msgspec.Raw) -> S | None:

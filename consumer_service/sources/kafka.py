@@ -44,7 +44,7 @@ METADATA_SECONDS = 5.0
 _TOPIC_SECONDS = 0.05
 """How often it is looked whether the client has heard of the topic; it asks the broker ten times a second."""
 
-_FETCH_BYTES = 4 * 1024 * 1024
+_FETCH_BYTES = 3 * 1024 * 1024
 _FETCH_WAIT_MS = 100
 
 log = structlog.get_logger(__name__)

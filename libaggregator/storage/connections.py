@@ -12,8 +12,8 @@ from libaggregator.settings import DatabaseSettings, SettingsError, mask_passwor
 
 _SQLITE_URL = re.compile(r"sqlite:///(?P<file>.+)")
 
-_CACHE_KIB = 8192
-_LOG_PAGES = 4000
+_CACHE_KIB = 4096
+_LOG_PAGES = 16_000
 
 _POSTGRESQL_DEFAULTS = {
     # a peer that vanished without a word is noticed within half a minute

@@ -1,7 +1,7 @@
 """Two consumers that hold the same clusters for a moment leave what one would have left (PostgreSQL)."""
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -91,10 +91,10 @@ class Interrupted(Engine):
         self._engine = engine
         self._meanwhile: Callable[[], object] | None = meanwhile
 
-    def select(self, query: Query, rows: Sequence[Row], *values: Any) -> list[Row]:
+    def select(self, query: Query, rows: Sequence[Row], *values: Any) -> Iterable[Row]:
         return self._engine.select(query, rows, *values)
 
-    def move_recommendations_on(self, owners: Sequence[Row], this_second: datetime) -> list[Row]:
+    def move_recommendations_on(self, owners: Sequence[Row], this_second: datetime) -> Iterable[Row]:
         return self._engine.move_recommendations_on(owners, this_second)
 
     def insert(self, table: Table, rows: Sequence[Row]) -> None:
@@ -129,7 +129,7 @@ class Recording(Interrupted):
         super().__init__(engine, lambda: None)
         self.written: list[tuple[str, Sequence[Row]]] = []
 
-    def move_recommendations_on(self, owners: Sequence[Row], this_second: datetime) -> list[Row]:
+    def move_recommendations_on(self, owners: Sequence[Row], this_second: datetime) -> Iterable[Row]:
         self.written.append((statements.MOVE_RECOMMENDATIONS_ON, owners))
         return super().move_recommendations_on(owners, this_second)
 
@@ -288,7 +288,7 @@ def test_the_statement_itself_keeps_a_newer_report(
 class Misled(Interrupted):
     """An engine that tells the fold that no stored report has a time."""
 
-    def select(self, query: Query, rows: Sequence[Row], *values: Any) -> list[Row]:
+    def select(self, query: Query, rows: Sequence[Row], *values: Any) -> Iterable[Row]:
         found = super().select(query, rows, *values)
         return [(*row[:2], None, *row[3:]) for row in found] if query == statements.LOCK_REPORTS else found
 

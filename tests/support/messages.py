@@ -5,7 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from msgspec import Raw
+
 from consumer_service.sources import Record
+from libaggregator.messages import Hit
 
 CLUSTERS = (
     "11111111-1111-4111-8111-111111111111",
@@ -24,6 +27,11 @@ class HitSpec:
 
     def as_json(self) -> dict[str, Any]:
         return {"component": self.component, "key": self.key, "details": self.details}
+
+
+def make_hit(component: str, error_key: str, details: str) -> Hit:
+    """Return a hit as a message has it; `details` is JSON text."""
+    return Hit(component, error_key, Raw(details.encode()))
 
 
 def report(hits: Sequence[HitSpec] = (), version: str | None = None) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from hashlib import sha256
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import Raw
 
 from consumer_service.fold import (
     ClusterChange,
@@ -22,14 +23,14 @@ from consumer_service.fold import (
     repeats,
 )
 from libaggregator.messages import Hit, Message
-from tests.support.messages import CLUSTERS
+from tests.support.messages import CLUSTERS, make_hit
 
 NOW = datetime(2026, 6, 1, 12, 0, 0, 999_999)
 SECOND = NOW.replace(microsecond=0)
 BEFORE = datetime(2026, 5, 1, 8)
 CHECKED = datetime(2026, 5, 31)
 
-X, X_REPORT, Y = Hit("x", "K", "1"), Hit("x.report", "K", "2"), Hit("y.report", "K", "3")
+X, X_REPORT, Y = make_hit("x", "K", "1"), make_hit("x.report", "K", "2"), make_hit("y.report", "K", "3")
 KEY_X, KEY_X_REPORT, KEY_Y_REPORT, KEY_Y = ("x", "K"), ("x.report", "K"), ("y.report", "K"), ("y", "K")
 DETAILS = {KEY_X: "1", KEY_X_REPORT: "2", KEY_Y_REPORT: "3"}
 
@@ -40,7 +41,7 @@ def message(
     return Message(
         org_id=org_id,
         cluster=CLUSTERS[0],
-        report=report,
+        report_json=Raw(report.encode()),
         last_checked_at=CHECKED + timedelta(minutes=minute),
         gathered_at=None,
         hits=tuple(hits),
@@ -198,7 +199,7 @@ def test_repeated_messages_change_times_and_the_version_if_it_is_another_one() -
 
 
 def test_what_has_to_be_there_is_measured_in_rows_and_bytes() -> None:
-    hits = [Hit("x", "K", "1"), Hit("x.report", "K", "22"), Hit("ž", "KEY", '"ž"')]
+    hits = [make_hit("x", "K", "1"), make_hit("x.report", "K", "22"), make_hit("ž", "KEY", '"ž"')]
     assert measure_of_hits(message(hits, org_id=7)) == (7, 7, 3, 3, 3 + 11 + 9)
     # the first two are one rule
     assert measure_of_recommendations(message(hits, org_id=7)) == (7, 7, 2, 2, 2 + 5)
@@ -227,7 +228,7 @@ def test_a_rule_keeps_its_time_if_every_message_has_one_of_its_components() -> N
 
 
 def test_the_last_message_is_the_one_that_is_stored() -> None:
-    last = message([Hit("x", "K", "new")], minute=2)
+    last = message([make_hit("x", "K", "new")], minute=2)
     found = folded(ClusterRows(), message([X, Y], minute=1), last)
     assert found.change.message is last
     assert found.rows.hits == {1: {KEY_X: (SECOND, "new")}}
@@ -324,7 +325,7 @@ def test_what_is_stored_is_not_changed_by_folding() -> None:
     assert rows == same
 
 
-hits = st.lists(st.sampled_from([X, X_REPORT, Y]), max_size=3, unique=True)
+hits = st.lists(st.sampled_from([X, X_REPORT, Y]), max_size=3, unique_by=id)
 organizations = st.integers(1, 3)
 
 

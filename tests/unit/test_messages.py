@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from libaggregator import messages, raw_json
 from libaggregator.messages import Hit, InvalidMessage, Limits, Message, Reason, decode
+from tests.support.messages import make_hit
 
 DATASET = Path(__file__).parents[1] / "contract" / "dataset"
 NOW = datetime(2026, 6, 1)
@@ -73,9 +74,19 @@ def dataset(name: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (DATASET / name).read_text(encoding="utf-8").splitlines()]
 
 
-@pytest.fixture(params=["fast", "slow"])
+class Refusing:
+    """A decoder that takes nothing."""
+
+    def decode(self, text: object) -> object:
+        raise msgspec.DecodeError
+
+
+@pytest.fixture(params=["fast", "by parts", "slow"])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run a test with msgspec, and again with the scanner in its place."""
+    """Run a test with msgspec, again as if no report were plain, and again with the scanner in msgspec's place."""
+    if request.param != "fast":
+        monkeypatch.setattr(messages, "_PLAIN_REPORT", Refusing())
+        monkeypatch.setattr(messages, "_PLAIN_INFO", Refusing())
     if request.param == "slow":
         monkeypatch.setattr(raw_json.ObjectReader, "read", raw_json.ObjectReader.scan)
         monkeypatch.setattr(messages, "read_array", raw_json.elements)
@@ -148,10 +159,10 @@ def test_everything_in_a_message_is_read() -> None:
     assert read(value) == Message(
         org_id=900,
         cluster=CLUSTER,
-        report=text,
+        report_json=msgspec.Raw(text.encode()),
         last_checked_at=datetime(2026, 5, 1, 8),
         gathered_at=datetime(2026, 5, 1, 6, 30, 0, 500_000),
-        hits=(Hit("a.b.report", "K", '{"x":  1.0}'), Hit("c", "L", "null")),
+        hits=(make_hit("a.b.report", "K", '{"x":  1.0}'), make_hit("c", "L", "null")),
         cluster_version="4.16.1",
         version=2,
         request_id="abc",
@@ -160,8 +171,8 @@ def test_everything_in_a_message_is_read() -> None:
 
 
 def test_a_hit_knows_its_rule() -> None:
-    assert Hit("a.b.report", "K", "null").rule_fqdn == "a.b"
-    assert Hit("a.b.report", "K", "null").rule_selector == Hit("a.b", "K", "null").rule_selector == "a.b|K"
+    assert make_hit("a.b.report", "K", "null").rule_fqdn == "a.b"
+    assert make_hit("a.b.report", "K", "null").rule_selector == make_hit("a.b", "K", "null").rule_selector == "a.b|K"
 
 
 # Section 5: reasons, their order, their details
@@ -370,7 +381,7 @@ def test_an_attribute_given_twice_counts_as_the_last_says() -> None:
     twice = payload().replace(b'"OrgID": 900', b'"OrgID": 900, "OrgID": null')
     assert refusal(twice) == (Reason.MISSING_ATTRIBUTE, "OrgID: required, but absent or null")
     hits = "[" + hit(component='"x", "component": "y"', details='1, "details": {"z": 2}') + "]"
-    assert read(payload(Report=report(reports=f'0, "reports": {hits}'))).hits == (Hit("y", "K", '{"z": 2}'),)
+    assert read(payload(Report=report(reports=f'0, "reports": {hits}'))).hits == (make_hit("y", "K", '{"z": 2}'),)
 
 
 @both_ways
@@ -394,7 +405,7 @@ def test_unknown_attributes_are_ignored_everywhere() -> None:
     value = payload(
         Report=report(reports=f"[{hit(**extra)}]", **extra), Metadata=object_text({**extra, "y": "1"}), **extra
     )
-    assert read(value).hits == (Hit("a.b.report", "K", "null"),)
+    assert read(value).hits == (make_hit("a.b.report", "K", "null"),)
 
 
 # Section 2: attributes
@@ -692,7 +703,7 @@ def test_a_component_must_hold_more_than_a_trailing_report() -> None:
 @pytest.mark.parametrize("text", [" ", "a b", "\\n", "\\u0001", "é", "\\ud83d\\ude00", "\\\\|\\\"'", "x" * 10_000])
 def test_any_other_character_is_fine_in_component_and_key(text: str) -> None:
     expected = json.loads(f'"{text}"')
-    assert hits_of(hit(component=f'"{text}"', key=f'"{text}"')) == (Hit(expected, expected, "null"),)
+    assert hits_of(hit(component=f'"{text}"', key=f'"{text}"')) == (make_hit(expected, expected, "null"),)
 
 
 @both_ways
@@ -714,27 +725,27 @@ def test_an_entry_that_is_no_object_is_refused(entry: str) -> None:
     ids=lambda text: text[:20],
 )
 def test_details_are_kept_byte_for_byte(details: str) -> None:
-    assert hits_of(hit(details=f" {details}\n")) == (Hit("a.b.report", "K", details),)
+    assert hits_of(hit(details=f" {details}\n")) == (make_hit("a.b.report", "K", details),)
 
 
 def test_absent_details_count_as_null() -> None:
-    assert hits_of(hit(details=None)) == hits_of(hit(details="null")) == (Hit("a.b.report", "K", "null"),)
+    assert hits_of(hit(details=None)) == hits_of(hit(details="null")) == (make_hit("a.b.report", "K", "null"),)
 
 
 @both_ways
 def test_of_hits_with_equal_component_and_key_the_last_counts() -> None:
     other = hit(key='"L"', details="2")
     assert hits_of(hit(details="1"), other, hit(details="3")) == (
-        Hit("a.b.report", "K", "3"),
-        Hit("a.b.report", "L", "2"),
+        make_hit("a.b.report", "K", "3"),
+        make_hit("a.b.report", "L", "2"),
     )
-    assert hits_of(hit(details="1"), hit(key='"\\u004b"')) == (Hit("a.b.report", "K", "null"),)
+    assert hits_of(hit(details="1"), hit(key='"\\u004b"')) == (make_hit("a.b.report", "K", "null"),)
 
 
 @both_ways
 def test_hits_that_differ_in_a_trailing_report_only_are_two() -> None:
     hits = hits_of(hit(component='"x"', details="1"), hit(component='"x.report"', details="2"))
-    assert hits == (Hit("x", "K", "1"), Hit("x.report", "K", "2"))
+    assert hits == (make_hit("x", "K", "1"), make_hit("x.report", "K", "2"))
     assert {hit.rule_selector for hit in hits} == {"x|K"}
 
 
@@ -841,7 +852,7 @@ def damaged_messages(draw: st.DrawFn) -> bytes:
 def test_any_details_come_out_byte_for_byte(details: str) -> None:
     text = report(reports=f"[{hit(details=details)}]", skips=details)
     message = read(payload(Report=text, Unknown=details))
-    assert message.hits == (Hit("a.b.report", "K", details),)
+    assert message.hits == (make_hit("a.b.report", "K", details),)
     assert message.report == text
 
 

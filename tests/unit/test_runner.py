@@ -274,6 +274,12 @@ class TestOneBatch:
         (done,) = [entry for entry in logged if entry["event"] == "batch done"]
         assert (done["stored"], done["skipped"], done["rejected"]) == (1, 2, 2)
 
+    def test_for_debugging_each_stored_message_is_logged_with_its_place_and_its_request(self, world: World) -> None:
+        world.polls = [[record(payload(org_id=7, RequestId="r-1"), 5)]]
+        (entry,) = [entry for entry in world.run() if entry["event"] == "message stored"]
+        assert (entry["offset"], entry["org_id"], entry["cluster"], entry["request_id"]) == (5, 7, CLUSTERS[0], "r-1")
+        assert entry["log_level"] == "debug"
+
 
 class TestIdle:
     def test_a_poll_without_records_writes_and_commits_nothing(self, world: World) -> None:
