@@ -338,6 +338,7 @@ class TestKafkaGroup:
 
         # one of the two partitions is the other's by now
         kept = 1 - given_up
+
         def only_the_kept_is_committed() -> bool:
             # offsets are left out if a rebalance is still under way
             first.commit(offsets_after(in_hand))
