@@ -22,11 +22,9 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from api_service.fields import EXAMPLE_COMPONENT, EXAMPLE_ERROR_KEY
-from libaggregator.settings import DatabaseSettings, Secret
-from libaggregator.storage.connections import open_writer
 from tests.contract.test_recorded_requests import CASES, Deployment
+from tests.support.databases import open_database
 from tests.support.openapi import Document
-from tests.support.postgresql import DatabaseServer
 from tests.support.processes import Processes
 
 ARGUMENTS_VARIABLE = "AGGREGATOR_TEST_SCHEMATHESIS"
@@ -85,27 +83,19 @@ class Api:
         }
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
-def deployment(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+@pytest.fixture(scope="module")
+def deployment(module_database_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
     """Yield a database that holds the data set and a row for each example, on each engine in turn."""
-    server: DatabaseServer | None = None
-    if request.param == "sqlite":
-        url = f"sqlite:///{tmp_path_factory.mktemp('schemathesis')}/aggregator.db"
-    else:
-        server = request.getfixturevalue("postgresql")
-        url = server.create_database()
     processes = Processes(tmp_path_factory.mktemp("processes"))
     try:
-        deployment = Deployment(processes, url)
+        deployment = Deployment(processes, module_database_url)
         deployment.load()
-        database = open_writer(DatabaseSettings(url=Secret(url)), "tests")
+        database = open_database(module_database_url)
         database.execute_sql(ACKNOWLEDGEMENT)
         database.close()
         yield deployment
     finally:
         processes.kill_all()
-        if server:
-            server.drop_database(url)
 
 
 @pytest.fixture(scope="module", params=["none", "xrh"])

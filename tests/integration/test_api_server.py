@@ -17,9 +17,8 @@ import psycopg2
 import pytest
 
 from examples.demo.ports import free_port
-from libaggregator.settings import DatabaseSettings, Secret
-from libaggregator.storage.connections import open_writer
 from libaggregator.storage.schema import migrate
+from tests.support.databases import open_database
 from tests.support.deployment import PREFIX, Answer, fetch
 from tests.support.postgresql import PostgresqlServer, with_select_only
 from tests.support.processes import Process, Processes
@@ -98,7 +97,7 @@ def start_api(processes: Processes) -> StartApi:
 
 def _fill(url: str, *statements: str) -> str:
     """Make the schema in an empty database, run statements in it, and return its URL for a role that can only read."""
-    database = open_writer(DatabaseSettings(url=Secret(url)), "tests")
+    database = open_database(url)
     migrate(database)
     for statement in statements:
         database.execute_sql(statement)

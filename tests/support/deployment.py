@@ -13,9 +13,8 @@ import psycopg2
 from peewee import Database
 
 from examples.demo.ports import free_port
-from libaggregator.settings import DatabaseSettings, Secret
-from libaggregator.storage.connections import open_writer
 from tests.support.brokers import EmbeddedTestBroker
+from tests.support.databases import open_database
 from tests.support.kafka import ApacheKafka
 from tests.support.postgresql import with_select_only
 from tests.support.processes import Process, Processes
@@ -128,7 +127,7 @@ class Deployment:
     @contextmanager
     def database(self) -> Iterator[Database]:
         """Connect to the database for a moment."""
-        database = open_writer(DatabaseSettings(url=Secret(self.database_url)), "tests")
+        database = open_database(self.database_url)
         try:
             yield database
         finally:
