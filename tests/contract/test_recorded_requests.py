@@ -11,6 +11,7 @@ import psycopg2
 import pytest
 
 from examples.demo.ports import free_port
+from tests.support.api_process import SERVERS
 from tests.support.databases import open_database
 from tests.support.deployment import PREFIX, fetch
 from tests.support.postgresql import READER, with_select_only
@@ -78,7 +79,7 @@ def deployment(module_database_url: str, tmp_path_factory: pytest.TempPathFactor
         processes.kill_all()
 
 
-@pytest.fixture(scope="module", params=["waitress", "granian"])
+@pytest.fixture(scope="module", params=SERVERS)
 def apis(request: pytest.FixtureRequest, deployment: Deployment) -> Apis:
     """Return both instances, on each HTTP server in turn."""
     return Apis(deployment.start_api("none", request.param), deployment.start_api("xrh", request.param))

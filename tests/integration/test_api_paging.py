@@ -4,7 +4,6 @@ import http.client
 import json
 import math
 import re
-import sys
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any
@@ -19,15 +18,14 @@ from api_service import database, queries
 from api_service.database import Statement
 from api_service.paging import Page
 from api_service.parameters import GivenCluster
-from examples.demo.ports import free_port
 from libaggregator.identifiers import parse_cluster_id
 from libaggregator.settings import DatabaseSettings, Secret
 from libaggregator.storage.connections import open_reader
 from tests.support.api import ApiUnderTest
+from tests.support.api_process import StartApi
 from tests.support.databases import migrate_database
 from tests.support.deployment import PREFIX
 from tests.support.postgresql import ExternalPostgresql
-from tests.support.processes import Processes
 from tests.support.tables import empty_tables
 
 pytestmark = pytest.mark.usefixtures("plain_logs")
@@ -273,15 +271,11 @@ def test_a_database_tells_whether_it_orders_texts_by_their_bytes(
     assert found is is_bytewise
 
 
-def test_a_walk_and_an_answer_that_is_known_go_over_the_wire(processes: Processes, sqlite_url: str) -> None:
+def test_a_walk_and_an_answer_that_is_known_go_over_the_wire(start_api: StartApi, sqlite_url: str) -> None:
     filled = PagedApi(migrate_database(sqlite_url))
     filled.fill(CANONICAL)
     filled.close()
-    port = free_port()
-    settings = {"DATABASE__URL": sqlite_url, "API__PORT": str(port), "API__ADMIN_PORT": "0"}
-    environment = {f"AGGREGATOR_{name}": value for name, value in settings.items()}
-    process = processes.start("api", [sys.executable, "-m", "api_service.cli", "serve"], environment)
-    process.wait_for_log("API started")
+    port = start_api(sqlite_url).wait_until_it_listens().port
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
 
     def get(target: str, **headers: str) -> tuple[http.client.HTTPResponse, bytes]:

@@ -4,7 +4,6 @@ Everything is real: processes, both databases, the recorded data set. Further ar
 `AGGREGATOR_TEST_SCHEMATHESIS`, for example `--seed 7 --max-examples 1000`; they win over those in here.
 """
 
-import base64
 import http.client
 import json
 import os
@@ -23,6 +22,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from api_service.fields import EXAMPLE_COMPONENT, EXAMPLE_ERROR_KEY
 from tests.contract.test_recorded_requests import CASES, Deployment
+from tests.support.api_process import IDENTITY, RawAnswer
 from tests.support.databases import open_database
 from tests.support.openapi import Document
 from tests.support.processes import Processes
@@ -32,21 +32,11 @@ SEED = "20260504"
 EXAMPLES = "20"
 # what schemathesis expects and the contract rules out
 EXCEPTIONS = Path(__file__).with_name("schemathesis.toml")
-IDENTITY = base64.b64encode(b'{"identity": {"org_id": "1"}}').decode()
 # the only example that the data set has no row for
 ACKNOWLEDGEMENT = (
     "INSERT INTO rule_disable (org_id, rule_id, error_key, justification, created_at)"
     f" VALUES ('1', '{EXAMPLE_COMPONENT}', '{EXAMPLE_ERROR_KEY}', 'not for us', '2026-05-05 10:00:00')"
 )
-
-
-@dataclass(frozen=True)
-class Answer:
-    """An answer as it came."""
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
 
 
 @dataclass(frozen=True)
@@ -58,13 +48,13 @@ class Api:
 
     def ask(
         self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
-    ) -> Answer:
+    ) -> RawAnswer:
         """Send a request to a path relative to the prefix."""
         address = urlsplit(self.url)
         connection = http.client.HTTPConnection(address.netloc, timeout=20)
         connection.request(method, address.path + path, body, headers or {})
         response = connection.getresponse()
-        answer = Answer(response.status, response.headers, response.read())
+        answer = RawAnswer(response.status, response.headers, response.read())
         connection.close()
         return answer
 

@@ -16,7 +16,7 @@ from examples.demo.ports import free_port
 from tests.support.brokers import EmbeddedTestBroker
 from tests.support.databases import open_database
 from tests.support.kafka import ApacheKafka
-from tests.support.postgresql import with_select_only
+from tests.support.postgresql import waiting_for_locks, with_select_only
 from tests.support.processes import Process, Processes
 from tests.support.topics import fresh_name
 from tests.support.waiting import eventually
@@ -147,11 +147,7 @@ class Deployment:
 
     def waits_for_lock(self) -> bool:
         """Whether a consumer is in the middle of a transaction, waiting for `reports_locked` to end."""
-        with self.database() as database:
-            query = (
-                "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
-            )
-            return bool(database.execute_sql(query).fetchone()[0])
+        return waiting_for_locks(self.database_url) > 0
 
     def _start(self, name: str, module: str, command: str, settings: Mapping[str, str]) -> Process:
         environment = {**self.environment, **{f"AGGREGATOR_{key}": value for key, value in settings.items()}}

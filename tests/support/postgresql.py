@@ -209,6 +209,15 @@ def with_select_only(url: str) -> str:
     return urlunsplit(parts._replace(netloc=f"{READER}:{READER}@{host}"))
 
 
+def waiting_for_locks(url: str) -> int:
+    """Return how many sessions of a database wait for a lock."""
+    with _connected(url) as cursor:
+        cursor.execute(
+            "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+        )
+        return int(cursor.fetchone()[0])
+
+
 def _package_folder(name: str) -> Path:
     """Return the folder of an installed package without importing it."""
     spec = find_spec(name)
