@@ -123,7 +123,10 @@ class ServedResource:
 
 
 def _in_query(req: falcon.Request, name: str) -> str | None:
-    """Return a parameter of the query string, None if it is not there; of one given twice the last one counts."""
+    """Return a parameter of the query string, None if it is not there; of one given twice the last one counts.
+
+    Falcon's `get_param` leaves open which one it returns.
+    """
     value = req.params.get(name)
     return value[-1] if isinstance(value, list) else value
 

@@ -5,8 +5,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from tests.support.brokers import AnyBroker, EmbeddedTestBroker
+from tests.support.databases import sqlite_url_in
 from tests.support.kafka import REQUIRE_VARIABLE, ApacheKafka, KafkaMissingError
 from tests.support.postgresql import SERVER_VARIABLE, ExternalPostgresql, PostgresqlServer
 from tests.support.processes import Process, Processes
@@ -72,22 +74,42 @@ def own_postgresql() -> Iterator[PostgresqlServer]:
         server.close()
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def database_url(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Yield the URL of an empty database, on each engine in turn."""
-    yield from _empty_database(request, request.param)
+@pytest.fixture(params=["sqlite_url", "postgresql_url"], ids=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest) -> str:
+    """Return the URL of an empty database, on each engine in turn."""
+    url: str = request.getfixturevalue(request.param)
+    return url
 
 
 @pytest.fixture
-def postgresql_url(request: pytest.FixtureRequest) -> Iterator[str]:
+def postgresql_url(postgresql: ExternalPostgresql) -> Iterator[str]:
     """Yield the URL of an empty database on PostgreSQL."""
-    yield from _empty_database(request, "postgresql")
+    with postgresql.database() as url:
+        yield url
 
 
 @pytest.fixture
 def sqlite_url(tmp_path: Path) -> str:
     """Return the URL of an SQLite file that does not exist yet."""
-    return f"sqlite:///{tmp_path}/aggregator.db"
+    return sqlite_url_in(tmp_path)
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def module_database_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Yield the URL of an empty database for all tests of a module, on each engine in turn."""
+    if request.param == "sqlite":
+        yield sqlite_url_in(tmp_path_factory.mktemp("database"))
+        return
+    server: ExternalPostgresql = request.getfixturevalue("postgresql")
+    with server.database() as url:
+        yield url
+
+
+@pytest.fixture
+def plain_logs() -> Iterator[None]:
+    """Keep the log of the tests' own process out of the way: structlog takes a second to draw a traceback."""
+    with capture_logs():
+        yield
 
 
 @pytest.fixture
@@ -107,13 +129,3 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
         for process in item.stash.get(STARTED, []):
             report.sections.append((f"output of {process.name}", process.output))
     return report
-
-
-def _empty_database(request: pytest.FixtureRequest, engine: str) -> Iterator[str]:
-    if engine == "sqlite":
-        yield request.getfixturevalue("sqlite_url")
-        return
-    server: ExternalPostgresql = request.getfixturevalue("postgresql")
-    url = server.create_database()
-    yield url
-    server.drop_database(url)

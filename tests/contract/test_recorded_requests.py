@@ -11,10 +11,10 @@ import psycopg2
 import pytest
 
 from examples.demo.ports import free_port
-from libaggregator.settings import DatabaseSettings, Secret
-from libaggregator.storage.connections import open_writer
+from tests.support.api_process import SERVERS
+from tests.support.databases import open_database
 from tests.support.deployment import PREFIX, fetch
-from tests.support.postgresql import READER, DatabaseServer, with_select_only
+from tests.support.postgresql import READER, with_select_only
 from tests.support.processes import Process, Processes
 from tests.support.waiting import eventually
 
@@ -37,7 +37,7 @@ class Deployment:
         for command in ("migrate", "run"):
             process = self._start(command, "consumer_service.cli", command, CONSUMER__ADMIN_PORT="0", **source)
             assert process.wait_exit() == 0, process.output
-        database = open_writer(DatabaseSettings(url=Secret(self._database_url)), "tests")
+        database = open_database(self._database_url)
         for statement in (DATASET / "seed.sql").read_text(encoding="utf-8").strip().split(";\n"):
             database.execute_sql(statement)
         database.close()
@@ -67,31 +67,19 @@ class Apis:
     url_with_identities: str
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
-def database_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Yield the URL of an empty database for all tests here, on each engine in turn."""
-    if request.param == "sqlite":
-        yield f"sqlite:///{tmp_path_factory.mktemp('contract')}/aggregator.db"
-        return
-    server: DatabaseServer = request.getfixturevalue("postgresql")
-    url = server.create_database()
-    yield url
-    server.drop_database(url)
-
-
 @pytest.fixture(scope="module")
-def deployment(database_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+def deployment(module_database_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
     """Yield a deployment with the data set."""
     processes = Processes(tmp_path_factory.mktemp("processes"))
     try:
-        deployment = Deployment(processes, database_url)
+        deployment = Deployment(processes, module_database_url)
         deployment.load()
         yield deployment
     finally:
         processes.kill_all()
 
 
-@pytest.fixture(scope="module", params=["waitress", "granian"])
+@pytest.fixture(scope="module", params=SERVERS)
 def apis(request: pytest.FixtureRequest, deployment: Deployment) -> Apis:
     """Return both instances, on each HTTP server in turn."""
     return Apis(deployment.start_api("none", request.param), deployment.start_api("xrh", request.param))
@@ -107,9 +95,9 @@ def test_every_recorded_request_of_the_group_is_answered_as_recorded(apis: Apis,
     assert result.returncode == 0
 
 
-@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
-def test_the_answers_were_given_to_a_role_that_can_only_read(apis: Apis, database_url: str) -> None:
-    connection = psycopg2.connect(database_url)
+@pytest.mark.parametrize("module_database_url", ["postgresql"], indirect=True)
+def test_the_answers_were_given_to_a_role_that_can_only_read(apis: Apis, module_database_url: str) -> None:
+    connection = psycopg2.connect(module_database_url)
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT DISTINCT usename FROM pg_stat_activity"

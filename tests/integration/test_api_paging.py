@@ -4,39 +4,31 @@ import http.client
 import json
 import math
 import re
-import sys
-import uuid
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 
 import psycopg2
 import pytest
-from falcon import testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from peewee import Database, SqliteDatabase
-from prometheus_client import CollectorRegistry
-from structlog.testing import capture_logs
 
 from api_service import database, queries
-from api_service.app import create_app
-from api_service.database import Reader, Statement
-from api_service.metrics import ApiMetrics
+from api_service.database import Statement
 from api_service.paging import Page
 from api_service.parameters import GivenCluster
-from api_service.settings import ApiSettings
-from examples.demo.ports import free_port
-from libaggregator.build import BuildFacts
 from libaggregator.identifiers import parse_cluster_id
 from libaggregator.settings import DatabaseSettings, Secret
-from libaggregator.storage.connections import open_reader, open_writer
-from libaggregator.storage.schema import migrate
+from libaggregator.storage.connections import open_reader
+from tests.support.api import ApiUnderTest
+from tests.support.api_process import StartApi
+from tests.support.databases import migrate_database
 from tests.support.deployment import PREFIX
 from tests.support.postgresql import ExternalPostgresql
-from tests.support.processes import Processes
 from tests.support.tables import empty_tables
+
+pytestmark = pytest.mark.usefixtures("plain_logs")
 
 CLUSTERS = "organizations/1/clusters"
 DETAIL = "rules/a.b%7CK/organizations/1/users/u/clusters_detail"
@@ -67,44 +59,23 @@ WRITTEN = [
 ]
 
 
-class PagedApi:
-    """The application on the database at `url`, and a writer on that."""
-
-    def __init__(self, url: str) -> None:
-        settings = DatabaseSettings(url=Secret(url))
-        self.writer = open_writer(settings, "tests")
-        migrate(self.writer)
-        metrics = ApiMetrics(CollectorRegistry(), BuildFacts(version="1.2.3"))
-        self._opened: list[Database] = []
-
-        def open_database() -> Database:
-            self._opened.append(open_reader(settings, "tests reader"))
-            return self._opened[-1]
-
-        self.reader = Reader(open_database, prepare=True, metrics=metrics)
-        app = create_app(
-            ApiSettings(), self.reader, metrics, BuildFacts(version="1.2.3"), lambda: datetime(2026, 5, 4, 12)
-        )
-        self._client = testing.TestClient(app)
-
-    def close(self) -> None:
-        for opened in (*self._opened, self.writer):
-            opened.close()
+class PagedApi(ApiUnderTest):
+    """The application on a database that is filled with clusters."""
 
     def fill(self, clusters: Sequence[str], old: Sequence[str] = (), others: Sequence[str] = (FIRST, LAST)) -> None:
         """Leave nothing but these clusters, all hit by one rule, and those of another organization.
 
         `old` are those whose reports were stored long ago.
         """
-        empty_tables(self.writer)
-        with self.writer.atomic():
+        empty_tables(self.database)
+        with self.database.atomic():
             for org_id, cluster in [*((1, cluster) for cluster in clusters), *((2, cluster) for cluster in others)]:
                 stored_at = STORED_LONG_AGO if cluster in old else STORED
-                self._insert("report", org_id=org_id, cluster=cluster, report="{}", reported_at=stored_at)
-                self._insert("report_info", org_id=org_id, cluster_id=cluster, version_info=f"of {cluster}")
+                self.insert("report", org_id=org_id, cluster=cluster, reported_at=stored_at)
+                self.insert("report_info", org_id=org_id, cluster_id=cluster, version_info=f"of {cluster}")
                 for key in ("K", "L"):
-                    rule = {"rule_fqdn": "a.b", "error_key": key, "rule_id": f"a.b|{key}"}
-                    self._insert("recommendation", org_id=org_id, cluster_id=cluster, **rule)
+                    rule = {"error_key": key, "rule_id": f"a.b|{key}"}
+                    self.insert("recommendation", org_id=org_id, cluster_id=cluster, **rule)
 
     def rest(self, path: str, body: str = "") -> list[Any]:
         """Return a list that is not limited."""
@@ -124,7 +95,7 @@ class PagedApi:
 
     def plan(self, statement: Statement) -> str:
         """Return how a statement that was asked is run, where a table is never read as a whole."""
-        opened = self._opened[0]
+        opened = self.opened[0]
         values = {"org_id": 1, "since": STORED, "rule_selector": "a.b|K", "after": "", "after_canonical": "", "rows": 2}
         given = {name: values[name] for name in statement.parameters}
         if isinstance(opened, SqliteDatabase):
@@ -138,13 +109,9 @@ class PagedApi:
     def _get(self, target: str, body: str) -> tuple[list[Any], str | None]:
         """Return the clusters of an answer, none if it is 404, and the target of its header `Link`."""
         path, _, query = target.partition("?")
-        answer = self._client.simulate_get(path, query_string=query, body=body)
+        answer = self.get(path.removeprefix(PREFIX), query_string=query, body=body)
         assert answer.status_code in (200, 404)
         return answer.json.get("clusters", []), _next(answer.headers.get("Link"))
-
-    def _insert(self, table: str, **row: Any) -> None:
-        marks = ", ".join([self.writer.param] * len(row))
-        self.writer.execute_sql(f"INSERT INTO {table} ({', '.join(row)}) VALUES ({marks})", tuple(row.values()))
 
 
 def _next(link: str | None) -> str | None:
@@ -161,30 +128,17 @@ def _english_database(server: ExternalPostgresql) -> str:
     problems = []
     for locale in ENGLISH_LOCALES:
         try:
-            return _create_database(server, locale)
+            return server.create_database(f"{locale} TEMPLATE template0")
         except psycopg2.Error as problem:
             problems.append(str(problem).strip())
     pytest.skip(f"the server has no English locale: {'; '.join(problems)}")
-
-
-def _create_database(server: ExternalPostgresql, locale: str) -> str:
-    name = f"test_{uuid.uuid4().hex[:12]}"
-    server.execute(f"CREATE DATABASE {name} {locale} TEMPLATE template0")
-    return urlunsplit(urlsplit(server.admin_url)._replace(path=f"/{name}"))
-
-
-@pytest.fixture(autouse=True)
-def _plain_logs() -> Iterator[None]:
-    """Keep structlog from drawing each traceback, which takes a second."""
-    with capture_logs():
-        yield
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql", "postgresql, collation named", "postgresql in English"])
 def api(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PagedApi]:
     """Yield an API on each engine in turn, and on databases of PostgreSQL with another order of texts."""
     if request.param == "sqlite":
-        api = PagedApi(f"sqlite:///{tmp_path_factory.mktemp('paging')}/aggregator.db")
+        api = PagedApi(tmp_path_factory.mktemp("paging"))
         yield api
         api.close()
         return
@@ -193,7 +147,7 @@ def api(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     with pytest.MonkeyPatch.context() as patch:
         if "named" in request.param:
             patch.setattr(database, "_DATABASE_IS_BYTEWISE", "SELECT false")
-        api = PagedApi(url)
+        api = PagedApi(migrate_database(url))
         yield api
         api.close()
     server.drop_database(url)
@@ -248,7 +202,7 @@ def test_where_texts_are_ordered_by_their_bytes_a_page_is_a_piece_of_the_primary
     sqlite_url: str, postgresql_url: str
 ) -> None:
     for url in (sqlite_url, postgresql_url):
-        api = PagedApi(url)
+        api = PagedApi(migrate_database(url))
         api.fill(CANONICAL)
         assert len(api.rest(f"{CLUSTERS}?after={CANONICAL[0]}")) == len(CANONICAL) - 1
         plan = api.plan(queries.CLUSTERS_PAGE)
@@ -259,7 +213,7 @@ def test_where_texts_are_ordered_by_their_bytes_a_page_is_a_piece_of_the_primary
 
 
 def test_without_statistics_a_page_of_what_a_rule_hits_does_not_walk_through_the_organization(sqlite_url: str) -> None:
-    api = PagedApi(sqlite_url)
+    api = PagedApi(migrate_database(sqlite_url))
     api.fill(CANONICAL)
     assert len(api.rest(f"{DETAIL}?after={CANONICAL[0]}")) == len(CANONICAL) - 1
     plan = api.plan(queries.CLUSTERS_DETAIL_PAGE)
@@ -270,7 +224,7 @@ def test_without_statistics_a_page_of_what_a_rule_hits_does_not_walk_through_the
 def test_the_order_of_texts_is_asked_for_anew_on_a_new_connection(
     postgresql_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    api = PagedApi(postgresql_url)
+    api = PagedApi(migrate_database(postgresql_url))
     api.fill(CANONICAL[:2])
     statements: list[str] = []
     execute = Database.execute_sql
@@ -285,7 +239,7 @@ def test_the_order_of_texts_is_asked_for_anew_on_a_new_connection(
     asked = [sql for sql in statements if "pg_database" in sql]
     assert len(asked) == 1
     with pytest.raises(Exception, match=r"terminating connection|closed"):
-        api._opened[0].execute_sql("SELECT pg_terminate_backend(pg_backend_pid())")
+        api.opened[0].execute_sql("SELECT pg_terminate_backend(pg_backend_pid())")
     assert api.rest(f"{CLUSTERS}?after={CANONICAL[0]}") == CANONICAL[1:2]
     assert len([sql for sql in statements if "pg_database" in sql]) == 2
     api.close()
@@ -307,7 +261,7 @@ def test_a_database_tells_whether_it_orders_texts_by_their_bytes(
     postgresql: ExternalPostgresql, options: str, is_bytewise: bool
 ) -> None:
     try:
-        url = _create_database(postgresql, options)
+        url = postgresql.create_database(f"{options} TEMPLATE template0")
     except psycopg2.Error as problem:
         pytest.skip(f"not on this server: {problem}")
     opened = open_reader(DatabaseSettings(url=Secret(url)), "tests")
@@ -317,15 +271,11 @@ def test_a_database_tells_whether_it_orders_texts_by_their_bytes(
     assert found is is_bytewise
 
 
-def test_a_walk_and_an_answer_that_is_known_go_over_the_wire(processes: Processes, sqlite_url: str) -> None:
-    filled = PagedApi(sqlite_url)
+def test_a_walk_and_an_answer_that_is_known_go_over_the_wire(start_api: StartApi, sqlite_url: str) -> None:
+    filled = PagedApi(migrate_database(sqlite_url))
     filled.fill(CANONICAL)
     filled.close()
-    port = free_port()
-    settings = {"DATABASE__URL": sqlite_url, "API__PORT": str(port), "API__ADMIN_PORT": "0"}
-    environment = {f"AGGREGATOR_{name}": value for name, value in settings.items()}
-    process = processes.start("api", [sys.executable, "-m", "api_service.cli", "serve"], environment)
-    process.wait_for_log("API started")
+    port = start_api(sqlite_url).wait_until_it_listens().port
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
 
     def get(target: str, **headers: str) -> tuple[http.client.HTTPResponse, bytes]:

@@ -15,9 +15,10 @@ from api_service.metrics import ApiMetrics
 from api_service.paging import Page
 from libaggregator.build import BuildFacts
 from libaggregator.settings import DatabaseSettings, Secret
-from libaggregator.storage.connections import open_reader, open_writer
+from libaggregator.storage.connections import open_reader
 from libaggregator.storage.faults import Fault
 from libaggregator.storage.schema import migrate
+from tests.support.databases import open_database
 from tests.support.postgresql import PostgresqlServer, with_select_only
 from tests.support.waiting import eventually
 
@@ -45,7 +46,7 @@ class Bench:
     """
 
     def __init__(self, url: str, prepare: bool = True, **settings: Any) -> None:
-        self.writer = open_writer(DatabaseSettings(url=Secret(url)), "tests")
+        self.writer = open_database(url)
         migrate(self.writer)
         self.settings = DatabaseSettings(url=Secret(with_select_only(url)), **settings)
         self.metrics = RecordingMetrics()

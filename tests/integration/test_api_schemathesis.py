@@ -4,7 +4,6 @@ Everything is real: processes, both databases, the recorded data set. Further ar
 `AGGREGATOR_TEST_SCHEMATHESIS`, for example `--seed 7 --max-examples 1000`; they win over those in here.
 """
 
-import base64
 import http.client
 import json
 import os
@@ -22,11 +21,10 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from api_service.fields import EXAMPLE_COMPONENT, EXAMPLE_ERROR_KEY
-from libaggregator.settings import DatabaseSettings, Secret
-from libaggregator.storage.connections import open_writer
 from tests.contract.test_recorded_requests import CASES, Deployment
+from tests.support.api_process import IDENTITY, RawAnswer
+from tests.support.databases import open_database
 from tests.support.openapi import Document
-from tests.support.postgresql import DatabaseServer
 from tests.support.processes import Processes
 
 ARGUMENTS_VARIABLE = "AGGREGATOR_TEST_SCHEMATHESIS"
@@ -34,21 +32,11 @@ SEED = "20260504"
 EXAMPLES = "20"
 # what schemathesis expects and the contract rules out
 EXCEPTIONS = Path(__file__).with_name("schemathesis.toml")
-IDENTITY = base64.b64encode(b'{"identity": {"org_id": "1"}}').decode()
 # the only example that the data set has no row for
 ACKNOWLEDGEMENT = (
     "INSERT INTO rule_disable (org_id, rule_id, error_key, justification, created_at)"
     f" VALUES ('1', '{EXAMPLE_COMPONENT}', '{EXAMPLE_ERROR_KEY}', 'not for us', '2026-05-05 10:00:00')"
 )
-
-
-@dataclass(frozen=True)
-class Answer:
-    """An answer as it came."""
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
 
 
 @dataclass(frozen=True)
@@ -60,13 +48,13 @@ class Api:
 
     def ask(
         self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
-    ) -> Answer:
+    ) -> RawAnswer:
         """Send a request to a path relative to the prefix."""
         address = urlsplit(self.url)
         connection = http.client.HTTPConnection(address.netloc, timeout=20)
         connection.request(method, address.path + path, body, headers or {})
         response = connection.getresponse()
-        answer = Answer(response.status, response.headers, response.read())
+        answer = RawAnswer(response.status, response.headers, response.read())
         connection.close()
         return answer
 
@@ -85,27 +73,19 @@ class Api:
         }
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
-def deployment(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+@pytest.fixture(scope="module")
+def deployment(module_database_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
     """Yield a database that holds the data set and a row for each example, on each engine in turn."""
-    server: DatabaseServer | None = None
-    if request.param == "sqlite":
-        url = f"sqlite:///{tmp_path_factory.mktemp('schemathesis')}/aggregator.db"
-    else:
-        server = request.getfixturevalue("postgresql")
-        url = server.create_database()
     processes = Processes(tmp_path_factory.mktemp("processes"))
     try:
-        deployment = Deployment(processes, url)
+        deployment = Deployment(processes, module_database_url)
         deployment.load()
-        database = open_writer(DatabaseSettings(url=Secret(url)), "tests")
+        database = open_database(module_database_url)
         database.execute_sql(ACKNOWLEDGEMENT)
         database.close()
         yield deployment
     finally:
         processes.kill_all()
-        if server:
-            server.drop_database(url)
 
 
 @pytest.fixture(scope="module", params=["none", "xrh"])

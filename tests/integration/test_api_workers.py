@@ -8,22 +8,15 @@ from collections.abc import Iterator
 from threading import Thread
 
 import psutil
-import pytest
 
 from api_service.servers import take_port
 from api_service.servers.workers import Pulse, Workers
 from api_service.settings import ApiSettings
 from libaggregator.admin import Heartbeat
-from tests.integration.test_api_server import REPORT, SERVERS, Api, _fill, _slow_requests
+from tests.support.api_process import REPORT, Api, fill, slow_requests
 from tests.support.deployment import PREFIX, fetch
 from tests.support.processes import Processes
 from tests.support.waiting import eventually
-
-
-@pytest.fixture(params=SERVERS)
-def server(request: pytest.FixtureRequest) -> str:
-    """Return the name of each HTTP server in turn."""
-    return str(request.param)
 
 
 def _workers(api: Api) -> list[psutil.Process]:
@@ -65,7 +58,7 @@ def _count(text: str) -> float:
 def test_requests_of_all_workers_are_counted_wherever_metrics_are_asked_for(
     processes: Processes, database_url: str, server: str
 ) -> None:
-    api = _start(processes, _fill(database_url, REPORT), server)
+    api = _start(processes, fill(database_url, REPORT), server)
     with _connections(api, 30) as connections:
         assert _ask(connections) == [200] * 30
     assert _count(fetch(api.admin_port, "/metrics").text) == 30
@@ -78,7 +71,7 @@ def test_requests_of_all_workers_are_counted_wherever_metrics_are_asked_for(
 def test_a_worker_that_dies_is_replaced_and_its_counts_are_kept(
     processes: Processes, sqlite_url: str, server: str
 ) -> None:
-    api = _start(processes, _fill(sqlite_url, REPORT), server)
+    api = _start(processes, fill(sqlite_url, REPORT), server)
     with _connections(api, 10) as connections:
         assert _ask(connections) == [200] * 10
     victim = _workers(api)[0]
@@ -93,7 +86,7 @@ def test_a_worker_that_dies_is_replaced_and_its_counts_are_kept(
 
 
 def test_without_a_worker_the_api_is_not_ready(processes: Processes, sqlite_url: str, server: str) -> None:
-    api = _start(processes, _fill(sqlite_url), server)
+    api = _start(processes, fill(sqlite_url), server)
     eventually(lambda: api.readiness().status == 200, 10, "readiness")
     for worker in _workers(api):
         worker.kill()
@@ -102,7 +95,7 @@ def test_without_a_worker_the_api_is_not_ready(processes: Processes, sqlite_url:
 
 
 def test_workers_end_with_the_process_that_started_them(processes: Processes, sqlite_url: str, server: str) -> None:
-    api = _start(processes, _fill(sqlite_url, REPORT), server)
+    api = _start(processes, fill(sqlite_url, REPORT), server)
     workers = _workers(api)
     api.process.signal(signal.SIGKILL)
     api.process.wait_exit()
@@ -113,10 +106,10 @@ def test_workers_end_with_the_process_that_started_them(processes: Processes, sq
 def test_requests_that_were_accepted_are_answered_before_the_workers_end(
     processes: Processes, postgresql_url: str, server: str
 ) -> None:
-    api = _start(processes, _fill(postgresql_url, REPORT), server, API__THREADS="2")
+    api = _start(processes, fill(postgresql_url, REPORT), server, API__THREADS="2")
     workers = _workers(api)
     with _connections(api, 40) as connections:
-        with _slow_requests(postgresql_url) as wait_for:
+        with slow_requests(postgresql_url) as wait_for:
             for connection in connections:
                 connection.request("GET", f"{PREFIX}organizations")
             # one worker may have taken all connections

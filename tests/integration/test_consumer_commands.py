@@ -22,10 +22,9 @@ from peewee import Database
 
 from examples.demo.ports import free_port
 from libaggregator.admin import ask
-from libaggregator.settings import DatabaseSettings, Secret
-from libaggregator.storage.connections import open_writer
 from libaggregator.storage.schema import check_schema, migrate
 from tests.support.brokers import EmbeddedTestBroker
+from tests.support.databases import open_database
 from tests.support.messages import CLUSTERS, HitSpec, payload
 from tests.support.processes import REPOSITORY, Process, Processes
 from tests.support.topics import fresh_name
@@ -86,7 +85,7 @@ def messages(tmp_path: Path) -> str:
 
 @contextmanager
 def opened(url: str) -> Iterator[Database]:
-    database = open_writer(DatabaseSettings(url=Secret(url)), "tests")
+    database = open_database(url)
     try:
         yield database
     finally:

@@ -12,10 +12,8 @@ from consumer_service.pipeline import Pipeline
 from consumer_service.sources import Record
 from consumer_service.writer import Writer, Written
 from libaggregator.messages import Limits
-from libaggregator.settings import DatabaseSettings, Secret
-from libaggregator.storage.connections import open_writer
-from libaggregator.storage.schema import migrate
 from tests.support.api import ApiUnderTest
+from tests.support.databases import migrate_database, open_database
 from tests.support.postgresql import ExternalPostgresql
 from tests.support.tables import empty_tables
 
@@ -43,33 +41,17 @@ class Store:
         return self.now
 
 
-def open_database(url: str) -> Database:
-    """Open a database as the consumer does."""
-    return open_writer(DatabaseSettings(url=Secret(url)), "tests")
-
-
 @pytest.fixture(scope="module")
 def shared_url(postgresql: ExternalPostgresql) -> Iterator[str]:
     """Yield the URL of a migrated database on PostgreSQL, one for all tests of a module."""
-    url = postgresql.create_database()
-    database = open_database(url)
-    migrate(database)
-    database.close()
-    yield url
-    postgresql.drop_database(url)
+    with postgresql.database() as url:
+        yield migrate_database(url)
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
-def migrated_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
+@pytest.fixture(scope="module")
+def migrated_url(module_database_url: str) -> str:
     """Return the URL of a migrated database on each engine in turn, one for all tests of a module."""
-    if request.param == "postgresql":
-        url: str = request.getfixturevalue("shared_url")
-        return url
-    url = f"sqlite:///{tmp_path_factory.mktemp('store')}/aggregator.db"
-    database = open_database(url)
-    migrate(database)
-    database.close()
-    return url
+    return migrate_database(module_database_url)
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql", "postgresql by COPY"])

@@ -20,7 +20,8 @@ from consumer_service.writer import Writer, Written
 from libaggregator.messages import Limits, Message, decode
 from libaggregator.storage.faults import DATABASE_ERRORS, Fault, fault_of, sqlstate_of
 from libaggregator.storage.schema import migrate
-from tests.storage.conftest import NOON, open_database
+from tests.storage.conftest import NOON
+from tests.support.databases import open_database
 from tests.support.messages import CLUSTERS, HitSpec, payload, record
 from tests.support.model import Model
 from tests.support.tables import empty_tables, read_tables

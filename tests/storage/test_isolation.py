@@ -19,10 +19,8 @@ import pytest
 from falcon.testing import Result
 
 from api_service.resources.writes import WRITE_PATHS
-from libaggregator.settings import DatabaseSettings, Secret
-from libaggregator.storage.connections import open_writer
-from libaggregator.storage.schema import migrate
 from tests.support.api import ApiUnderTest, identity
+from tests.support.databases import migrate_database
 from tests.support.postgresql import ExternalPostgresql
 
 OTHER, OWN = 1, 2
@@ -150,20 +148,11 @@ def apis(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         yield _filled(tmp_path_factory.mktemp("both"), tmp_path_factory.mktemp("one"))
         return
     server: ExternalPostgresql = request.getfixturevalue("postgresql")
-    urls = _migrated(server), _migrated(server)
-    filled = _filled(*urls)
-    yield filled
-    for api, url in zip((filled.of_both, filled.of_one), urls, strict=True):
-        api.close()
-        server.drop_database(url)
-
-
-def _migrated(server: ExternalPostgresql) -> str:
-    url = server.create_database()
-    database = open_writer(DatabaseSettings(url=Secret(url)), "tests")
-    migrate(database)
-    database.close()
-    return url
+    with server.database() as both, server.database() as one:
+        filled = _filled(migrate_database(both), migrate_database(one))
+        yield filled
+        for api in (filled.of_both, filled.of_one):
+            api.close()
 
 
 def _filled(both: Path | str, one: Path | str) -> Apis:

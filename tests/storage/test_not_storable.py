@@ -14,11 +14,10 @@ from consumer_service.engines import MANY
 from consumer_service.sources import Record
 from consumer_service.writer import Written
 from libaggregator.messages import Reason
-from libaggregator.settings import DatabaseSettings, Secret
-from libaggregator.storage.connections import open_writer
 from libaggregator.storage.faults import DATABASE_ERRORS, sqlstate_of
 from libaggregator.storage.schema import migrate
-from tests.storage.conftest import NOON, Store, open_database
+from tests.storage.conftest import NOON, Store
+from tests.support.databases import open_database
 from tests.support.messages import CLUSTERS, HitSpec, payload, record
 from tests.support.tables import Tables, empty_tables, read_tables
 
@@ -238,7 +237,7 @@ def test_a_value_that_breaks_a_constraint_is_the_messages_fault(pg_store: Store)
 
 @pytest.mark.parametrize("component", [LONG, "x" * 10_000], ids=["random", "equal characters"])
 def test_sqlite_stores_components_of_any_length(sqlite_url: str, component: str) -> None:
-    database = open_writer(DatabaseSettings(url=Secret(sqlite_url)), "tests")
+    database = open_database(sqlite_url)
     migrate(database)
     written = Store(database).write([record(payload(hits=[HitSpec(component, "K")]), 0)])
     assert outcomes(written) == {0: "stored"}
@@ -255,7 +254,7 @@ def test_postgresql_stores_a_long_component_that_can_be_compressed(pg_store: Sto
 def test_a_statement_that_takes_too_long_is_no_fault_of_the_message(pg_store: Store, shared_url: str) -> None:
     """Somebody holds a lock on the row: the whole batch has to be written again, and nobody is rejected."""
     pg_store.write([record(payload(checked="2026-05-01T08:00:00Z"), 0)])
-    impatient = open_writer(DatabaseSettings(url=Secret(shared_url), statement_timeout=0.2), "tests")
+    impatient = open_database(shared_url, statement_timeout=0.2)
     store = Store(impatient)
     batch = [record(payload(checked="2026-05-01T09:00:00Z"), 1), record(b"bad", 2)]
     holder = psycopg2.connect(shared_url)

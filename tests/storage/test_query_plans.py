@@ -23,8 +23,8 @@ from api_service.metrics import ApiMetrics
 from libaggregator.build import BuildFacts
 from libaggregator.settings import DatabaseSettings, Secret
 from libaggregator.storage.connections import open_reader
-from tests.storage.conftest import open_database
 from tests.support import landscape
+from tests.support.databases import open_database
 from tests.support.landscape import BIG, ORGANIZATIONS, Organization, cluster_id
 from tests.support.postgresql import with_select_only
 

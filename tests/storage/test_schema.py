@@ -16,10 +16,11 @@ from peewee import Database, SqliteDatabase
 from playhouse.schema_diff import diff_models
 
 from libaggregator.settings import DatabaseSettings, Secret
-from libaggregator.storage.connections import open_reader, open_writer
+from libaggregator.storage.connections import open_reader
 from libaggregator.storage.faults import DATABASE_ERRORS
 from libaggregator.storage.models import TABLES, AggregatorMigration
 from libaggregator.storage.schema import SchemaError, check_schema, migrate, schema_version
+from tests.support.databases import open_database
 from tests.support.waiting import eventually
 
 STEPS = ["0001_schema_32", "0002_bigint", "0003_read_indexes", "0004_room_for_updates"]
@@ -160,10 +161,6 @@ INDEXES = {
     "cluster_user_rule_disable_feedback_user_id_idx": ("cluster_user_rule_disable_feedback", ["user_id"], False),
 }
 """Besides those that belong to a constraint; nothing reads `report_kafka_offset_btree_idx`."""
-
-
-def open_database(url: str) -> Database:
-    return open_writer(DatabaseSettings(url=Secret(url)), "tests")
 
 
 @pytest.fixture

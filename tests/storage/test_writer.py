@@ -13,8 +13,6 @@ from peewee import Database, Model, SqliteDatabase
 
 from consumer_service.pipeline import SkipReason
 from consumer_service.writer import Written
-from libaggregator.settings import DatabaseSettings, Secret
-from libaggregator.storage.connections import open_writer
 from libaggregator.storage.models import (
     AdvisorRating,
     ClusterRuleToggle,
@@ -29,6 +27,7 @@ from libaggregator.storage.models import (
 )
 from libaggregator.storage.schema import migrate
 from tests.storage.conftest import NOON, Store
+from tests.support.databases import open_database
 from tests.support.messages import CLUSTERS, HitSpec, payload, record
 from tests.support.tables import read_tables
 
@@ -713,7 +712,7 @@ def raw_times(database: Database, statement: str) -> Sequence[object]:
 
 
 def test_sqlite_holds_times_as_text_whose_order_is_that_of_time(sqlite_url: str) -> None:
-    database = open_writer(DatabaseSettings(url=Secret(sqlite_url)), "tests")
+    database = open_database(sqlite_url)
     assert isinstance(database, SqliteDatabase)
     migrate(database)
     store = Store(database)
@@ -734,7 +733,7 @@ def test_sqlite_holds_times_as_text_whose_order_is_that_of_time(sqlite_url: str)
 
 @pytest.mark.parametrize("fraction", [".1", ".123", ".123456", ""])
 def test_times_that_others_wrote_with_another_number_of_digits_are_read(sqlite_url: str, fraction: str) -> None:
-    database = open_writer(DatabaseSettings(url=Secret(sqlite_url)), "tests")
+    database = open_database(sqlite_url)
     migrate(database)
     store = Store(database)
     write(store, payload(hits=[A]))
@@ -749,7 +748,7 @@ def test_times_that_others_wrote_with_another_number_of_digits_are_read(sqlite_u
 
 
 def test_a_hit_that_stays_as_it_was_is_not_written_again(postgresql_url: str) -> None:
-    database = open_writer(DatabaseSettings(url=Secret(postgresql_url)), "tests")
+    database = open_database(postgresql_url)
     migrate(database)
     store = Store(database)
     write(store, payload(checked="2026-05-01T08:00:00Z", hits=[A, B]))

@@ -17,8 +17,9 @@ from api_service.metrics import ApiMetrics
 from api_service.settings import ApiSettings
 from libaggregator.build import BuildFacts
 from libaggregator.settings import DatabaseSettings, Secret
-from libaggregator.storage.connections import open_reader, open_writer
+from libaggregator.storage.connections import open_reader
 from libaggregator.storage.schema import migrate
+from tests.support.databases import SQLITE_FILE, open_database, sqlite_url_in
 from tests.support.postgresql import with_select_only
 
 CLUSTER = "a9d4b240-49e2-56d0-a495-f2798c5e3b2f"
@@ -104,32 +105,32 @@ class ApiUnderTest:
     """
 
     def __init__(self, place: Path | str, clock: Callable[[], datetime] = lambda: NOW, **settings: Any) -> None:
-        self.url = f"sqlite:///{place}/aggregator.db" if isinstance(place, Path) else place
-        self.database = open_writer(DatabaseSettings(url=Secret(self.url)), "tests")
+        self.url = sqlite_url_in(place) if isinstance(place, Path) else place
+        self.database = open_database(self.url)
         if isinstance(self.database, SqliteDatabase):
             # a lost file is no loss here
             self.database._pragmas = [("foreign_keys", 0), ("synchronous", 0)]
         if isinstance(place, Path):
-            self.file = place / "aggregator.db"
+            self.file = place / SQLITE_FILE
             migrate(self.database)
         self.settings = ApiSettings(**settings)
         self.registry = CollectorRegistry()
         build = BuildFacts(version="1.2.3")
         metrics = ApiMetrics(self.registry, build)
         self.reading_url = with_select_only(self.url)
-        self._opened: list[Database] = []
-        reader = Reader(self._open, prepare=True, metrics=metrics)
-        self.app = create_app(self.settings, reader, metrics, build, clock)
-        self.resources = resources_of(self.settings, reader, metrics, build, clock)
+        self.opened: list[Database] = []
+        self.reader = Reader(self._open, prepare=True, metrics=metrics)
+        self.app = create_app(self.settings, self.reader, metrics, build, clock)
+        self.resources = resources_of(self.settings, self.reader, metrics, build, clock)
         self._client = testing.TestClient(self.app)
 
     def _open(self) -> Database:
-        self._opened.append(open_reader(DatabaseSettings(url=Secret(self.reading_url)), "tests"))
-        return self._opened[-1]
+        self.opened.append(open_reader(DatabaseSettings(url=Secret(self.reading_url)), "tests"))
+        return self.opened[-1]
 
     def close(self) -> None:
         """Close the connections of this thread."""
-        for database in (self.database, *self._opened):
+        for database in (self.database, *self.opened):
             database.close()
 
     def insert(self, table: str, **row: Any) -> None:

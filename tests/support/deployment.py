@@ -14,11 +14,10 @@ import psycopg2
 from peewee import Database
 
 from examples.demo.ports import free_port
-from libaggregator.settings import DatabaseSettings, Secret
-from libaggregator.storage.connections import open_writer
 from tests.support.brokers import EmbeddedTestBroker
+from tests.support.databases import open_database
 from tests.support.kafka import ApacheKafka
-from tests.support.postgresql import with_select_only
+from tests.support.postgresql import waiting_for_locks, with_select_only
 from tests.support.processes import Process, Processes
 from tests.support.topics import fresh_name
 from tests.support.waiting import eventually
@@ -129,7 +128,7 @@ class Deployment:
     @contextmanager
     def database(self) -> Iterator[Database]:
         """Connect to the database for a moment."""
-        database = open_writer(DatabaseSettings(url=Secret(self.database_url)), "tests")
+        database = open_database(self.database_url)
         try:
             yield database
         finally:
@@ -149,11 +148,7 @@ class Deployment:
 
     def waits_for_lock(self) -> bool:
         """Whether a consumer is in the middle of a transaction, waiting for `reports_locked` to end."""
-        with self.database() as database:
-            query = (
-                "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
-            )
-            return bool(database.execute_sql(query).fetchone()[0])
+        return waiting_for_locks(self.database_url) > 0
 
     def _start(self, name: str, module: str, command: str, settings: Mapping[str, str]) -> Process:
         environment = {**self.environment, **{f"AGGREGATOR_{key}": value for key, value in settings.items()}}

@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import psutil
@@ -39,34 +39,31 @@ OPTIONS = {
 }
 
 
-class DatabaseServer(Protocol):
-    """A server in which tests make databases."""
-
-    def create_database(self) -> str:
-        """Make an empty database and return its URL, `postgresql://...`."""
-
-    def drop_database(self, url: str) -> None:
-        """Remove a database that `create_database` returned, whoever is still connected."""
-
-
 class ExternalPostgresql:
     """A server that runs already; `admin_url` is of a database whose user may create others."""
 
     def __init__(self, admin_url: str) -> None:
         self.admin_url = admin_url
 
-    def create_database(self) -> str:
-        """Make an empty database and return its URL, `postgresql://...`."""
+    def create_database(self, options: str = "") -> str:
+        """Make an empty database and return its URL, `postgresql://...`; `options` are those of CREATE DATABASE."""
         name = f"test_{uuid.uuid4().hex[:12]}"
-        with _connected(self.admin_url) as cursor:
-            cursor.execute(f"CREATE DATABASE {name}")
+        self.execute(f"CREATE DATABASE {name} {options}")
         return urlunsplit(urlsplit(self.admin_url)._replace(path=f"/{name}"))
 
     def drop_database(self, url: str) -> None:
         """Remove a database that `create_database` returned, whoever is still connected."""
         name = urlsplit(url).path.removeprefix("/")
-        with _connected(self.admin_url) as cursor:
-            cursor.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+        self.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+
+    @contextlib.contextmanager
+    def database(self) -> Iterator[str]:
+        """Make an empty database, yield its URL, and remove it at the end of the block."""
+        url = self.create_database()
+        try:
+            yield url
+        finally:
+            self.drop_database(url)
 
     def execute(self, statement: str) -> None:
         """Run one statement in the admin database, outside of a transaction."""
@@ -210,6 +207,15 @@ def with_select_only(url: str) -> str:
     parts = urlsplit(url)
     host = parts.netloc.rpartition("@")[2]
     return urlunsplit(parts._replace(netloc=f"{READER}:{READER}@{host}"))
+
+
+def waiting_for_locks(url: str) -> int:
+    """Return how many sessions of a database wait for a lock."""
+    with _connected(url) as cursor:
+        cursor.execute(
+            "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+        )
+        return int(cursor.fetchone()[0])
 
 
 def _package_folder(name: str) -> Path:

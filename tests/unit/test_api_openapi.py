@@ -14,7 +14,6 @@ from falcon.testing import Result
 from hypothesis import example, given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
-from structlog.testing import capture_logs
 
 from api_service import bodies, parameters
 from api_service.bodies import Body
@@ -27,14 +26,9 @@ from api_service.resources.writes import WRITE_PATHS
 from tests.support.api import ApiUnderTest, identity
 from tests.support.openapi import Document, Operation
 
+pytestmark = pytest.mark.usefixtures("plain_logs")
+
 REPOSITORY = Path(__file__).parents[2]
-
-
-@pytest.fixture(autouse=True)
-def _plain_logs() -> Iterator[None]:
-    """Keep structlog from drawing each traceback, which takes a second."""
-    with capture_logs():
-        yield
 
 
 def _api(factory: pytest.TempPathFactory, auth: str) -> ApiUnderTest:

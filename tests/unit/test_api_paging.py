@@ -1,6 +1,5 @@
 """The parameters of pages, and the header that leads to the next one (`docs/rest.md`, section 6.2)."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,22 +7,16 @@ import pytest
 from falcon import testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from structlog.testing import capture_logs
 
 from api_service.database import Reader, Rows, Statement
 from tests.support.api import CLUSTER, OTHER_CLUSTER, THIRD_CLUSTER, ApiUnderTest, identity
+
+pytestmark = pytest.mark.usefixtures("plain_logs")
 
 PREFIX = "/api/insights-results-aggregator/v1"
 CLUSTERS = "organizations/1/clusters"
 DETAIL = "rules/a.b|K/organizations/1/users/u/clusters_detail"
 ASCENDING = [OTHER_CLUSTER, CLUSTER, THIRD_CLUSTER]
-
-
-@pytest.fixture(autouse=True)
-def _plain_logs() -> Iterator[None]:
-    """Keep the log out of the way."""
-    with capture_logs():
-        yield
 
 
 @pytest.fixture(scope="module")

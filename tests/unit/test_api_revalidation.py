@@ -1,7 +1,6 @@
 """Answers that a client has already are not sent again (`docs/rest.md`, section 6.1)."""
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,8 @@ from structlog.testing import capture_logs
 from api_service.endpoints import Endpoint
 from api_service.resources.service import OpenApi
 from tests.support.api import CLUSTER, ApiUnderTest, identity
+
+pytestmark = pytest.mark.usefixtures("plain_logs")
 
 CLUSTERS = "organizations/1/clusters"
 NEVER = '"00000000000000000000000000000000"'
@@ -26,13 +27,6 @@ SEGMENTS = {
     "error_key": "K",
     "rule_selector": "a.b|K",
 }
-
-
-@pytest.fixture(autouse=True)
-def _plain_logs() -> Iterator[None]:
-    """Keep the log out of the way."""
-    with capture_logs():
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,37 @@
+"""The API as a process, on each HTTP server."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.api_process import REPORT, SERVERS, Api, StartApi, fill
+from tests.support.databases import sqlite_url_in
+from tests.support.processes import Processes
+
+
+@pytest.fixture
+def start_api(processes: Processes) -> StartApi:
+    """Return a starter of API processes."""
+
+    def start(database_url: str, **settings: str) -> Api:
+        return Api(processes, database_url, **settings)
+
+    return start
+
+
+@pytest.fixture(params=SERVERS)
+def server(request: pytest.FixtureRequest) -> str:
+    """Return the name of each HTTP server in turn, for tests of what depends on it."""
+    return str(request.param)
+
+
+@pytest.fixture(scope="module", params=SERVERS)
+def api(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
+    """Yield a running API for tests that leave it as it was, on each server, with identities and one report."""
+    folder = tmp_path_factory.mktemp("api")
+    url = fill(sqlite_url_in(folder), REPORT)
+    processes = Processes(folder)
+    settings = {"API__SERVER": request.param, "API__AUTH": "xrh", "LOGGING__FORMAT": "json"}
+    settings |= {"API__MAX_BODY_BYTES": "1500000", "API__IDLE_TIMEOUT": "20"}
+    yield Api(processes, url, **settings).wait_until_it_listens()
+    processes.kill_all()
