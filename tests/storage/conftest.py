@@ -13,7 +13,7 @@ from consumer_service.sources import Record
 from consumer_service.writer import Writer, Written
 from libaggregator.messages import Limits
 from tests.support.api import ApiUnderTest
-from tests.support.databases import migrate_database, open_database
+from tests.support.databases import migrate_database, open_database, sqlite_url_in
 from tests.support.postgresql import ExternalPostgresql
 from tests.support.tables import empty_tables
 
@@ -58,8 +58,7 @@ def migrated_url(module_database_url: str) -> str:
 def shared_store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
     """Yield a store on each engine in turn, one for all tests of a module; on PostgreSQL also as if rows were many."""
     if request.param == "sqlite":
-        database = open_database(f"sqlite:///{tmp_path_factory.mktemp('store')}/aggregator.db")
-        migrate(database)
+        database = open_database(migrate_database(sqlite_url_in(tmp_path_factory.mktemp("store"))))
     else:
         database = open_database(request.getfixturevalue("shared_url"))
     yield Store(database, 1 if request.param == "postgresql by COPY" else MANY)
