@@ -342,7 +342,7 @@ class TestKafkaGroup:
         def only_the_kept_is_committed() -> bool:
             # offsets are left out if a rebalance is still under way
             first.commit(offsets_after(in_hand))
-            return committed(kafka) == {kept: 1}
+            return kafka.broker.committed(kafka.kafka.group, kafka.topic) == {kept: 1}
 
         eventually(only_the_kept_is_committed, 30, "the offset of the kept partition, and no other", interval=0)
         kafka.fill([Sent(b"second", partition=partition) for partition in (0, 1)])
