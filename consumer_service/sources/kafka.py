@@ -62,7 +62,7 @@ class _Connection:
     consumer: KafkaConsumer
     client: NetworkClient
     topic_asked_for: Future
-    subscribed: bool = False
+    topic_exists: bool = False
 
     def close(self) -> None:
         """Leave the group and disconnect."""
@@ -111,7 +111,7 @@ class KafkaSource:
         deadline = time.monotonic() + timeout
         with self._faults():
             connection = self._connection = self._connection or self._connect()
-            if not self._is_subscribed(connection, deadline):
+            if not self._has_topic(connection, deadline):
                 return []
             consumer = connection.consumer
             consumer.resume(*consumer.paused())
@@ -200,7 +200,10 @@ class KafkaSource:
                 metadata_max_age_ms=round(METADATA_SECONDS * 1000),
             )
         log.info("connected to Kafka", topic=settings.topic, group=settings.group)
-        return _Connection(consumer, connecting.client, connecting.client.cluster.add_topic(settings.topic))
+        # what is heard of the topic before the group is joined: a leader that hears of it later has all members
+        # join again, which takes them until their next heartbeat (kafka-python 3.0.12)
+        consumer.subscribe([settings.topic])
+        return _Connection(consumer, connecting.client, connecting.client.cluster.request_update())
 
     def _disconnect(self) -> None:
         connection, self._connection = self._connection, None
@@ -249,16 +252,16 @@ class KafkaSource:
                 for partition, records in fetched.items():
                     consumer.seek(partition, records[0].offset)
 
-    def _is_subscribed(self, connection: _Connection, deadline: float) -> bool:
-        """Join the group as soon as the topic exists; False if it does not until `deadline`.
+    def _has_topic(self, connection: _Connection, deadline: float) -> bool:
+        """Wait until the topic exists; False if it does not until `deadline`.
 
-        Joining before would do for Apache Kafka, but other brokers never give a partition to such a member.
+        The group is joined with the first poll after that. Joining before would do for Apache Kafka, but other
+        brokers never give a partition to such a member.
         """
         topic, cluster = self._settings.topic, connection.client.cluster
-        while not connection.subscribed:
+        while not connection.topic_exists:
             if cluster.partitions_for_topic(topic) is not None:
-                connection.consumer.subscribe([topic])
-                connection.subscribed = True
+                connection.topic_exists = True
                 self._last_member = time.monotonic()
                 self._topic_id = self._topic_id or cluster.topic_id(topic)
             elif time.monotonic() < deadline:

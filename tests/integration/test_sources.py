@@ -1,5 +1,6 @@
 """What every source has to do, and what the one for Kafka has to do besides; each test on every kind."""
 
+import logging
 import os
 import time
 from collections.abc import Iterator
@@ -328,6 +329,17 @@ class TestKafkaTopic:
 
 
 class TestKafkaGroup:
+    def test_a_group_is_joined_once(self, kafka: KafkaHarness, caplog: pytest.LogCaptureFixture) -> None:
+        caplog.set_level(logging.INFO, "kafka.coordinator")
+        kafka.create_topic()
+        kafka.fill(TEN)
+        source = kafka.open()
+        read(source, 10)
+
+        # to join once more would cost each other member the time to its next heartbeat
+        read_nothing(source, 1)
+        assert sum("joined group" in record.message for record in caplog.records) == 1
+
     def test_two_consumers_share_the_partitions(self, kafka: KafkaHarness) -> None:
         kafka.create_topic(2)
         kafka.fill([Sent(b"first", partition=partition) for partition in (0, 1)])
