@@ -105,7 +105,7 @@ class _Postgresql(Engine):
         text = query.text.format(
             wanted=_arrays(rows),
             for_update="FOR UPDATE OF report",
-            text_digest="sha256(convert_to(report.report, 'UTF8'))",
+            text_of_length="CASE WHEN octet_length(report.report) = wanted.text_bytes THEN report.report END",
             short_details=f"CASE WHEN octet_length(template_data) <= {_SHORT_DETAILS} THEN template_data END",
         )
         cursor.execute(text, [*_columns(rows), *values])
@@ -189,7 +189,7 @@ class _Sqlite(Engine):
     def select(self, query: Query, rows: Sequence[Row], *values: Any) -> Iterable[Row]:
         short_details = f"CASE WHEN length(template_data) <= {_SHORT_DETAILS} THEN template_data END"
         # a row that is written again with the same text costs less here than to find out that it is the same
-        names = {"for_update": "", "text_digest": "NULL", "short_details": short_details}
+        names = {"for_update": "", "text_of_length": "NULL", "short_details": short_details}
         for page in _pages(rows):
             text = query.text.format(wanted=_values(page), **names)
             for row in self._cursor().execute(text, [*chain.from_iterable(page), *values]):

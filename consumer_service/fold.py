@@ -6,7 +6,6 @@ One message is folded just like many, so that any cut into batches leaves the sa
 
 from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from datetime import datetime
-from hashlib import sha256
 from itertools import chain
 from typing import TypeVar
 
@@ -43,8 +42,8 @@ class ClusterRows(msgspec.Struct):
     org_id: int | None = None
     """Of the report; None if the cluster has none."""
     last_checked_at: datetime | None = None
-    text_digest: bytes | None = None
-    """SHA-256 of the report's text; None if it is not known, then no message repeats it."""
+    text: str | None = None
+    """Of the report; None if it is not known, then no message repeats it."""
     version: tuple[int, str] | None = None
     """Organization and version in `report_info`."""
     hits: dict[int, dict[RuleKey, StoredHit]] = {}
@@ -82,9 +81,8 @@ def counts(message: Message, last_checked_at: datetime | None) -> bool:
 
 def repeats(rows: ClusterRows, messages: Iterable[Message]) -> bool:
     """Whether messages that count say what the stored report says, for the same organization."""
-    return all(
-        message.org_id == rows.org_id and sha256(message.report_json).digest() == rows.text_digest
-        for message in messages
+    return rows.text is not None and all(
+        message.org_id == rows.org_id and message.report == rows.text for message in messages
     )
 
 

@@ -2,8 +2,8 @@
 
 `%s` marks a parameter. Names in braces stand for what an engine puts there (`consumer_service/engines.py`): `{wanted}`
 for a query that gives the rows of parameters, `{rows}` for the rows that an INSERT takes, `{for_update}` for the lock
-on the rows of `report` that are read, `{text_digest}` for the SHA-256 of a report's text, and `{short_details}` for
-`template_data` where it is short, else NULL.
+on the rows of `report` that are read, `{text_of_length}` for a report's text if it has as many bytes as the one that
+came, else NULL, and `{short_details}` for `template_data` where it is short, else NULL.
 """
 
 from typing import NamedTuple
@@ -117,15 +117,18 @@ for small ones, and would read them as a whole."""
 
 LOCK_REPORTS = Query(
     """
-WITH wanted (cluster) AS ({wanted})
-SELECT report.cluster, report.org_id, report.last_checked_at, {text_digest}
+WITH wanted (cluster, text_bytes) AS ({wanted})
+SELECT report.cluster, report.org_id, report.last_checked_at, {text_of_length}
 FROM wanted JOIN report ON report.cluster = wanted.cluster
 ORDER BY report.cluster
 {for_update}
 """,
     time_at=2,
 )
-"""Newest stored result of each cluster; its row stays locked until the end of the transaction."""
+"""Newest stored result of each cluster; its row stays locked until the end of the transaction.
+
+A hash instead of the text would be less to send, but takes the server longer than sending does.
+"""
 
 READ_HITS = Query(
     """
@@ -174,13 +177,10 @@ RETURNING recommendation.cluster_id, recommendation.org_id, recommendation.rule_
 MEASURE_HITS = Query(
     """
 WITH wanted (cluster_id) AS ({wanted})
-SELECT wanted.cluster_id, measure.*
-FROM wanted CROSS JOIN LATERAL (
-    SELECT min(org_id), max(org_id), count(*), count(created_at),
-        sum(octet_length(rule_fqdn) + octet_length(error_key) + octet_length(template_data))
-    FROM rule_hit WHERE rule_hit.cluster_id = wanted.cluster_id
-    HAVING count(*) > 0
-) AS measure
+SELECT rule_hit.cluster_id, min(org_id), max(org_id), count(*), count(created_at),
+    sum(octet_length(rule_fqdn) + octet_length(error_key) + octet_length(template_data))
+FROM wanted JOIN rule_hit ON rule_hit.cluster_id = wanted.cluster_id
+GROUP BY rule_hit.cluster_id
 """
 )
 """Organizations, rows, times and bytes of each cluster's hits, on PostgreSQL."""
@@ -191,10 +191,10 @@ WITH wanted (org_id, cluster_id) AS ({wanted}), moved AS (
     UPDATE recommendation SET created_at = %s, rule_id = rule_fqdn || '|' || error_key
     FROM wanted
     WHERE recommendation.org_id = wanted.org_id AND recommendation.cluster_id = wanted.cluster_id
-    RETURNING recommendation.*
+    RETURNING recommendation.cluster_id, recommendation.org_id, recommendation.impacted_since,
+        octet_length(rule_fqdn) + octet_length(error_key) AS key_bytes
 )
-SELECT cluster_id, min(org_id), max(org_id), count(*), count(impacted_since),
-    sum(octet_length(rule_fqdn) + octet_length(error_key))
+SELECT cluster_id, min(org_id), max(org_id), count(*), count(impacted_since), sum(key_bytes)
 FROM moved
 GROUP BY cluster_id
 """

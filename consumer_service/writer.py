@@ -127,14 +127,13 @@ class Writer:
         self._engine.store(statements.STORE_ERRORS, _error_rows(rejected, now))
         return Written(list(chain.from_iterable(newer.values())), stale, list(rejected))
 
-    def _lock_reports(self, clusters: Iterable[str]) -> dict[str, ClusterRows]:
+    def _lock_reports(self, by_cluster: dict[str, list[Accepted]]) -> dict[str, ClusterRows]:
         """Lock what the fold starts from, and read the times that say which messages count."""
-        found = {cluster: ClusterRows() for cluster in clusters}
-        wanted = [(cluster,) for cluster in found]
-        for cluster, org_id, last_checked_at, digest in self._engine.select(statements.LOCK_REPORTS, wanted):
+        found = {cluster: ClusterRows() for cluster in by_cluster}
+        wanted = [(cluster, len(entries[-1].message.report_json)) for cluster, entries in by_cluster.items()]
+        for cluster, org_id, last_checked_at, text in self._engine.select(statements.LOCK_REPORTS, wanted):
             rows = found[cluster]
-            rows.org_id, rows.last_checked_at = org_id, last_checked_at
-            rows.text_digest = None if digest is None else bytes(digest)
+            rows.org_id, rows.last_checked_at, rows.text = org_id, last_checked_at, text
         return found
 
     def _read_versions(self, clusters: Iterable[str], found: dict[str, ClusterRows]) -> None:

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from hashlib import sha256
 
 import pytest
 from hypothesis import given
@@ -167,16 +166,16 @@ def test_a_recommendation_without_a_time_gets_this_second() -> None:
     assert found.change.changed_recommendations == [(KEY_X, SECOND)]
 
 
-SAME_TEXT = sha256(b"{}").digest()
+SAME_TEXT = "{}"
 
 
 @pytest.mark.parametrize(
     ("rows", "repeated"),
     [
-        (ClusterRows(1, BEFORE, text_digest=SAME_TEXT), True),
-        (ClusterRows(1, BEFORE, text_digest=sha256(b"[]").digest()), False),
-        (ClusterRows(1, BEFORE, text_digest=None), False),
-        (ClusterRows(2, BEFORE, text_digest=SAME_TEXT), False),
+        (ClusterRows(1, BEFORE, text=SAME_TEXT), True),
+        (ClusterRows(1, BEFORE, text="[]"), False),
+        (ClusterRows(1, BEFORE, text=None), False),
+        (ClusterRows(2, BEFORE, text=SAME_TEXT), False),
         (ClusterRows(), False),
     ],
 )
@@ -190,7 +189,7 @@ def test_messages_repeat_a_report_if_text_and_organization_are_known_to_be_equal
 
 
 def test_repeated_messages_change_times_and_the_version_if_it_is_another_one() -> None:
-    rows = ClusterRows(1, BEFORE, text_digest=SAME_TEXT, version=(1, "1"))
+    rows = ClusterRows(1, BEFORE, text=SAME_TEXT, version=(1, "1"))
     messages = [message(version="2", minute=1), message(minute=2)]
     assert fold_repeated(rows, messages) == ClusterChange(messages[-1], is_repeated=True, changed_version="2")
     assert fold_repeated(rows, messages[1:]) == ClusterChange(messages[-1], is_repeated=True)
