@@ -14,9 +14,10 @@ import click
 from benchmarks.figures import Figures
 from benchmarks.ingest import Ingest
 from benchmarks.latency import Latency
-from benchmarks.parts import running_kafka, running_postgresql, versions_of
+from benchmarks.parts import running_kafka, running_postgresql
 from benchmarks.reads import SETUPS, Reads
 from benchmarks.rounds import make_rounds, shape_of
+from benchmarks.services import versions_of
 from tests.support.processes import REPOSITORY
 
 READ_CLUSTERS = 2000

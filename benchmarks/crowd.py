@@ -5,24 +5,21 @@ their own.
 """
 
 import hashlib
-import sys
 import uuid
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
-import click
 from psycopg2.extensions import cursor as Cursor  # noqa: N812 - a class with a name in lower case
 
 from benchmarks.parts import connected
+from benchmarks.services import Services
 from examples.demo.generator import Cluster, Fleet
-from tests.support.processes import Process
 
 BEGIN = datetime(2025, 5, 1)
 
 _CLUSTERS_OF_AN_ORGANIZATION = 100
 _TEMPLATES = 307  # a prime, so that the clusters of an organization are copies of different ones
-_PATIENCE_SECONDS = 120.0
 
 _COPIED_COLUMNS = {
     "report": ("cluster", "report, reported_at, last_checked_at, gathered_at, kafka_offset"),
@@ -128,7 +125,7 @@ class Crowd:
 
     def fill(self, url: str, folder: Path) -> None:
         """Store all clusters of the crowd in a migrated, empty database; messages and logs go into `folder`."""
-        self._store_templates(url, folder)
+        Services(folder).store_file(url, [template.message for template in self._templates])
         with connected(url) as connection, connection.cursor() as cursor:
             cursor.execute("SET maintenance_work_mem = '1GB'")
             constraints, indexes = _drop_indexes(cursor)
@@ -148,20 +145,6 @@ class Crowd:
         later = checked_at + timedelta(days=days)
         old, new = before + checked_at.isoformat().encode(), before + later.isoformat().encode()
         return self.stored_message(number).replace(old, new)
-
-    def _store_templates(self, url: str, folder: Path) -> None:
-        messages = folder / "templates.jsonl"
-        messages.write_bytes(b"\n".join(template.message for template in self._templates))
-        environment = {
-            "AGGREGATOR_DATABASE__URL": url,
-            "AGGREGATOR_CONSUMER__SOURCE": "file",
-            "AGGREGATOR_CONSUMER__ADMIN_PORT": "0",
-            "AGGREGATOR_FILE__PATH": str(messages),
-        }
-        command = [sys.executable, "-m", "consumer_service.cli", "run"]
-        process = Process("templates", command, folder / "templates.log", environment)
-        if process.wait_exit(_PATIENCE_SECONDS):
-            raise click.ClickException(process.output)
 
     def _copy_templates(self, cursor: Cursor) -> None:
         templates = len(self._templates)

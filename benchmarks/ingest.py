@@ -4,35 +4,28 @@ Real processes, Apache Kafka, PostgreSQL and SQLite. `python -m benchmarks.inges
 """
 
 import io
-import json
-import sys
 import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import click
 
 from benchmarks.figures import Figures
-from benchmarks.parts import Version, connected, produce, running_kafka, running_postgresql, settle, use_of, versions_of
+from benchmarks.parts import connected, produce, running_kafka, running_postgresql, settle, use_of
 from benchmarks.rounds import Rounds, make_rounds, shape_of
+from benchmarks.services import Consumer, Services, Version, versions_of, wait_until_handled
 from tests.support.kafka import ApacheKafka
 from tests.support.postgresql import ExternalPostgresql
-from tests.support.processes import Process
 from tests.support.topics import fresh_name
-from tests.support.waiting import eventually
 
 ROUNDS = ("first load", "changed text", "same bytes")
 STEPS = ("sort", "write", "commit")
 
 _FILLED_TABLES = ("report", "rule_hit", "recommendation", "report_info")
-_PATIENCE_SECONDS = 900.0
-_LOOK_SECONDS = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +90,7 @@ class Ingest:
         for version in self._versions:
             with tempfile.TemporaryDirectory(dir=self._folder) as folder:
                 url = f"sqlite:///{folder}/aggregator.db"
-                self._migrate(version, url)
+                self._services(version).migrate(url)
                 runs = [self._round(version, url, number, lambda: None) for number in range(len(ROUNDS))]
             self._note_rounds(f"SQLite{version.mark}", *runs)
 
@@ -130,13 +123,13 @@ class Ingest:
         messages = len(self._rounds.first)
         settled()
         began = time.time()
-        with self._consumers(version, url, self._topics[number]) as (process,):
-            eventually(lambda: _times_of(process, "partitions assigned"), 30, "partitions", _LOOK_SECONDS)
-            before = use_of(process.pid)
-            _wait_until_handled([process], messages)
-            after = use_of(process.pid)
-            steps = _steps_of(process)
-            fetched, stored = _times_of(process, "partitions assigned")[0], _times_of(process, "batch done")[-1]
+        with self._services(version).consumers(url, self._broker.bootstrap, self._topics[number]) as (consumer,):
+            consumer.wait_for_partitions(1)
+            before = use_of(consumer.process.pid)
+            wait_until_handled([consumer], messages)
+            after = use_of(consumer.process.pid)
+            steps = _steps_of(consumer)
+            fetched, stored = consumer.times_of("partitions assigned")[0], consumer.times_of("batch done")[-1]
         return Run(
             messages=messages,
             seconds=stored - fetched,
@@ -149,18 +142,17 @@ class Ingest:
     def _rate_of_several(self, version: Version, server: ExternalPostgresql, url: str, processes: int) -> float:
         """Return messages a second of all processes together, which have their partitions when it begins."""
         topic = self._broker.create_topic(fresh_name("results"), partitions=2)
-        with self._consumers(version, url, topic, processes) as consumers:
-            each = 2 // processes
-            for process in consumers:
-                eventually(lambda p=process: _partitions_of(p) == each, 60, "partitions")  # type: ignore[misc]
+        with self._services(version).consumers(url, self._broker.bootstrap, topic, processes) as consumers:
+            for consumer in consumers:
+                consumer.wait_for_partitions(2 // processes)
             with connected(url) as connection, connection.cursor() as cursor:
                 cursor.execute("LOCK TABLE report IN EXCLUSIVE MODE")
                 produce(self._broker, topic, self._rounds.first, partitions=2)
                 settle(server)
                 began = time.time()
                 connection.rollback()
-            _wait_until_handled(consumers, len(self._rounds.first))
-            ended = max(_times_of(process, "batch done")[-1] for process in consumers)
+            wait_until_handled(consumers, len(self._rounds.first))
+            ended = max(consumer.times_of("batch done")[-1] for consumer in consumers)
         return len(self._rounds.first) / (ended - began)
 
     def _bare_copy(self, version: Version, server: ExternalPostgresql, filled_url: str) -> float:
@@ -187,73 +179,21 @@ class Ingest:
     def _database(self, version: Version, server: ExternalPostgresql) -> Iterator[str]:
         url = server.create_database()
         try:
-            self._migrate(version, url)
+            self._services(version).migrate(url)
             yield url
         finally:
             server.drop_database(url)
 
-    def _migrate(self, version: Version, url: str) -> None:
-        process = self._start(version, "migrate", {"DATABASE__URL": url})
-        if process.wait_exit(60):
-            raise click.ClickException(process.output)
-
-    @contextmanager
-    def _consumers(self, version: Version, url: str, topic: str, count: int = 1) -> Iterator[list[Process]]:
-        """Run consumers of one group with default settings, and stop them as an operator would."""
-        settings = {
-            "DATABASE__URL": url,
-            "KAFKA__BOOTSTRAP_SERVERS": self._broker.bootstrap,
-            "KAFKA__TOPIC": topic,
-            "KAFKA__GROUP": fresh_name("group"),
-            "CONSUMER__ADMIN_PORT": "0",
-            "LOGGING__FORMAT": "json",
-        }
-        with ExitStack() as started:
-            processes = []
-            for _ in range(count):
-                processes.append(self._start(version, "run", settings))
-                started.callback(processes[-1].kill)
-            yield processes
-            for process in processes:
-                process.stop(60)
-
-    def _start(self, version: Version, command: str, settings: dict[str, str]) -> Process:
-        environment = {f"AGGREGATOR_{key}": value for key, value in settings.items()}
-        log = self._folder / f"{fresh_name(command)}.log"
-        arguments = [sys.executable, "-m", "consumer_service.cli", command]
-        return Process(command, arguments, log, environment, version.folder)
+    def _services(self, version: Version) -> Services:
+        return Services(self._folder, version)
 
 
-def _events(process: Process, name: str) -> list[dict[str, Any]]:
-    """Return the lines of a process's log that tell of an event."""
-    lines = [json.loads(line) for line in process.output.splitlines() if line.startswith("{") and line.endswith("}")]
-    return [line for line in lines if line["event"] == name]
-
-
-def _times_of(process: Process, event: str) -> list[float]:
-    return [datetime.fromisoformat(line["timestamp"]).timestamp() for line in _events(process, event)]
-
-
-def _steps_of(process: Process) -> dict[str, float]:
-    """Ask the admin port, which the process says, for the time by step."""
-    url = _events(process, "consumer started")[0]["admin"]
-    with urllib.request.urlopen(f"{url}/metrics", timeout=10) as answer:
+def _steps_of(consumer: Consumer) -> dict[str, float]:
+    """Ask a consumer for the time by step."""
+    with urllib.request.urlopen(f"{consumer.admin_url}/metrics", timeout=10) as answer:
         lines = answer.read().decode().splitlines()
     values = dict(line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
     return {step: float(values[f'aggregator_consumer_step_seconds_sum{{step="{step}"}}']) for step in STEPS}
-
-
-def _partitions_of(process: Process) -> int:
-    assignments = _events(process, "partitions assigned")
-    return len(assignments[-1]["partitions"]) if assignments else 0
-
-
-def _wait_until_handled(processes: Sequence[Process], messages: int) -> None:
-    def handled() -> int:
-        batches = [line for process in processes for line in _events(process, "batch done")]
-        return sum(line["stored"] + line["skipped"] + line["rejected"] for line in batches)
-
-    eventually(lambda: handled() >= messages, _PATIENCE_SECONDS, f"{messages} messages are handled", _LOOK_SECONDS)
 
 
 @click.command()

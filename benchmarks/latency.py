@@ -7,11 +7,10 @@ Real processes, on Apache Kafka with PostgreSQL and on the embedded broker with 
 import http.client
 import json
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -20,11 +19,10 @@ from kafka import KafkaProducer
 
 from benchmarks.figures import Figures
 from benchmarks.parts import running_kafka, running_postgresql
+from benchmarks.services import Services
 from examples.demo.broker import EmbeddedBroker
 from examples.demo.generator import Cluster, Fleet
-from examples.demo.ports import free_port
 from tests.support.deployment import PREFIX
-from tests.support.processes import Processes
 from tests.support.topics import fresh_name
 
 PATIENCE_SECONDS = 30.0
@@ -37,39 +35,17 @@ class Latency:
     def __init__(self, figures: Figures, folder: Path) -> None:
         """Note the figures there; logs go into `folder`."""
         self.figures = figures
-        self._folder = folder
+        self._services = Services(folder)
 
     def repeat(self, group: str, bootstrap: str, url: str, messages: int) -> None:
         """Send so many messages through a new consumer and a new API, and note the percentiles."""
-        with self._deployment(bootstrap, url) as (topic, port):
+        topic = fresh_name("results")
+        self._services.migrate(url)
+        with self._services.consumers(url, bootstrap, topic), self._services.api(url) as (_, port):
             milliseconds = [1000 * seconds for seconds in _measure(bootstrap, topic, port, messages)]
         percentiles = statistics.quantiles(milliseconds, n=100)
         self.figures.add(group, "produced to readable, p50", "ms", percentiles[49])
         self.figures.add(group, "produced to readable, p99", "ms", percentiles[98])
-
-    @contextmanager
-    def _deployment(self, bootstrap: str, url: str) -> Iterator[tuple[str, int]]:
-        topic, port = fresh_name("results"), free_port()
-        settings = {
-            "AGGREGATOR_DATABASE__URL": url,
-            "AGGREGATOR_KAFKA__BOOTSTRAP_SERVERS": bootstrap,
-            "AGGREGATOR_KAFKA__TOPIC": topic,
-            "AGGREGATOR_KAFKA__GROUP": fresh_name("group"),
-            "AGGREGATOR_KAFKA__SESSION_TIMEOUT": "6",
-            "AGGREGATOR_CONSUMER__ADMIN_PORT": "0",
-            "AGGREGATOR_API__PORT": str(port),
-            "AGGREGATOR_API__ADMIN_PORT": "0",
-        }
-        processes = Processes(self._folder)
-        try:
-            migrated = processes.start("migrate", [sys.executable, "-m", "consumer_service.cli", "migrate"], settings)
-            if migrated.wait_exit():
-                raise click.ClickException(migrated.output)
-            processes.start("consumer", [sys.executable, "-m", "consumer_service.cli", "run"], settings)
-            processes.start("api", [sys.executable, "-m", "api_service.cli", "serve"], settings)
-            yield topic, port
-        finally:
-            processes.kill_all()
 
 
 def _measure(bootstrap: str, topic: str, port: int, messages: int) -> Iterator[float]:

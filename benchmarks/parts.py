@@ -12,7 +12,6 @@ from psycopg2.extensions import connection as Connection  # noqa: N812 - a class
 
 from tests.support.kafka import ApacheKafka
 from tests.support.postgresql import ExternalPostgresql, PostgresqlServer
-from tests.support.processes import REPOSITORY
 
 _POSTGRESQL_OPTIONS = {
     # what tests do without
@@ -24,19 +23,6 @@ _POSTGRESQL_OPTIONS = {
     "shared_buffers": "256MB",
 }
 _BATCH_BYTES = 512 * 1024
-
-
-@dataclass(frozen=True, slots=True)
-class Version:
-    """One state of the code: the folder in which its processes are run, and a mark for its figures."""
-
-    folder: Path
-    mark: str = ""
-
-
-def versions_of(base: Path | None) -> list[Version]:
-    """Return what is measured: this version, after that in the folder `base` if there is one."""
-    return [Version(REPOSITORY)] if base is None else [Version(base, " (base)"), Version(REPOSITORY)]
 
 
 @contextlib.contextmanager

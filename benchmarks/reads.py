@@ -6,8 +6,7 @@ Real processes, PostgreSQL and SQLite. `python -m benchmarks.reads --help`.
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -15,13 +14,11 @@ from pathlib import Path
 import click
 
 from benchmarks.figures import Figures
-from benchmarks.parts import Version, running_postgresql, versions_of
+from benchmarks.parts import running_postgresql
+from benchmarks.services import Services, Version, versions_of
 from examples.demo.generator import Cluster, Fleet
-from examples.demo.ports import free_port
-from tests.support.deployment import PREFIX, fetch
-from tests.support.processes import REPOSITORY, Process
-from tests.support.topics import fresh_name
-from tests.support.waiting import eventually
+from tests.support.deployment import PREFIX
+from tests.support.processes import REPOSITORY
 
 CLUSTERS_OF_AN_ORGANIZATION = 100
 HITS = 10
@@ -57,16 +54,13 @@ class Reads:
         self._folder = folder
         self._seconds = seconds
         self._cluster = min(fleet.clusters, key=lambda cluster: abs(len(cluster.rules) - HITS))
-        self._messages = folder / "messages.jsonl"
-        self._messages.write_bytes(b"\n".join(fleet.messages(clusters, datetime(2026, 5, 1))))
+        self._messages = list(fleet.messages(clusters, datetime(2026, 5, 1)))
 
     def fill(self, url: str) -> None:
         """Make the schema and store a message of each cluster."""
-        source = {"CONSUMER__SOURCE": "file", "FILE__PATH": str(self._messages), "CONSUMER__ADMIN_PORT": "0"}
-        for command in ("migrate", "run"):
-            process = self._start(Version(REPOSITORY), "consumer_service.cli", command, url, source)
-            if process.wait_exit(600):
-                raise click.ClickException(process.output)
+        services = Services(self._folder)
+        services.migrate(url)
+        services.store_file(url, self._messages)
 
     def repeat(self, group: str, url: str, setups: Sequence[Setup] = SETUPS) -> None:
         """Measure each question on each server once."""
@@ -78,7 +72,8 @@ class Reads:
                 self._measure_bare_selects(name + self._versions[-1].mark, url, setup.workers)
 
     def _measure(self, version: Version, name: str, url: str, setup: Setup) -> None:
-        with self._api(version, url, setup) as port:
+        settings = {"API__SERVER": setup.server, "API__WORKERS": str(setup.workers)}
+        with Services(self._folder, version).api(url, settings) as (_, port):
             rates = {question: self._rate(port, path) for question, path in self._paths(self._cluster).items()}
         for question, rate in rates.items():
             self.figures.add(name, question, "requests/s", rate)
@@ -96,29 +91,6 @@ class Reads:
         for seconds in (self._seconds / 4, self._seconds):
             (rate,) = _run_at_once("benchmarks.http_load", [[str(port), PREFIX + path]], seconds)
         return rate
-
-    @contextmanager
-    def _api(self, version: Version, url: str, setup: Setup) -> Iterator[int]:
-        port = free_port()
-        settings = {
-            "API__PORT": str(port),
-            "API__ADMIN_PORT": "0",
-            "API__SERVER": setup.server,
-            "API__WORKERS": str(setup.workers),
-            "LOGGING__FORMAT": "json",
-        }
-        process = self._start(version, "api_service.cli", "serve", url, settings)
-        try:
-            eventually(lambda: fetch(port, f"{PREFIX}info").status == 200, 30, "the API answers")
-            yield port
-        finally:
-            process.stop()
-
-    def _start(self, version: Version, module: str, command: str, url: str, settings: Mapping[str, str]) -> Process:
-        environment = {"AGGREGATOR_DATABASE__URL": url}
-        environment |= {f"AGGREGATOR_{name}": value for name, value in settings.items()}
-        log = self._folder / f"{fresh_name(command)}.log"
-        return Process(command, [sys.executable, "-m", module, command], log, environment, version.folder)
 
     @staticmethod
     def _paths(cluster: Cluster) -> dict[str, str]:

@@ -3,17 +3,14 @@
 Real processes, Apache Kafka, PostgreSQL. `python -m benchmarks.scale --help`.
 """
 
-import json
 import subprocess
 import sys
 import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +21,12 @@ from benchmarks.every_statement import Question, messages_of_every_kind, questio
 from benchmarks.figures import Figures
 from benchmarks.parts import connected, produce, running_kafka, running_postgresql, settle, use_of
 from benchmarks.plans import Explained, read_plans
-from examples.demo.ports import free_port
-from tests.support.deployment import DIRECTLY, PREFIX, fetch
+from benchmarks.services import Services, wait_until_handled
+from tests.support.deployment import DIRECTLY, PREFIX
 from tests.support.kafka import ApacheKafka
 from tests.support.postgresql import ExternalPostgresql
-from tests.support.processes import REPOSITORY, Process
+from tests.support.processes import REPOSITORY
 from tests.support.topics import fresh_name
-from tests.support.waiting import eventually
 
 _FULL, _EMPTY, _RATIO = "full database", "empty database", "full / empty"
 _PATIENCE_SECONDS = 900.0
@@ -83,6 +79,7 @@ class Scale:
         self._server = server
         self._crowd = crowd
         self._folder = folder
+        self._services = Services(folder)
         self._next_new = crowd.size
 
     def fill(self) -> str:
@@ -114,7 +111,7 @@ class Scale:
         report = f"organizations/{cluster.org_id}/clusters/{cluster.cluster_id}/users/1/report"
         paths = {"report": report, "report/info": f"{report}/info"}
         paths["clusters"] = f"organizations/{cluster.org_id}/clusters"
-        with self._api(full) as port:
+        with self._services.api(full) as (_, port):
             for name, path in paths.items():
                 self.figures.add("API, full database", name, "requests/s", _requests_a_second(port, PREFIX + path))
 
@@ -133,7 +130,7 @@ class Scale:
         """Ask the API every question that leads to a statement; return the file with the plans."""
         file = self._folder / "api.plans"
         for auth in ("none", "xrh"):
-            with self._api(full, ["benchmarks.explained", str(file)], {"API__AUTH": auth}) as port:
+            with self._services.api(full, {"API__AUTH": auth}, ["benchmarks.explained", str(file)]) as (_, port):
                 for number in self._crowd.spread(_ASKED, 1):
                     for question in questions(self._crowd, number):
                         _ask(port, question)
@@ -171,9 +168,7 @@ class Scale:
 
     def _make_database(self) -> str:
         url = self._server.create_database()
-        process = self._start(url, ["consumer_service.cli", "migrate"], {})
-        if process.wait_exit(60):
-            raise click.ClickException(process.output)
+        self._services.migrate(url)
         return url
 
     def _consume(
@@ -181,26 +176,15 @@ class Scale:
     ) -> Run:
         """Store all messages of a topic, whose number is the first part of its name."""
         messages = int(topic.partition("-")[0])
-        kafka = {
-            "KAFKA__BOOTSTRAP_SERVERS": self._broker.bootstrap,
-            "KAFKA__TOPIC": topic,
-            "KAFKA__GROUP": fresh_name("group"),
-            "CONSUMER__ADMIN_PORT": "0",
-            "LOGGING__FORMAT": "json",
-        }
         settle(self._server)
         logged = _logged_bytes(url)
         began = time.time()
-        process = self._start(url, [*launcher, "consumer_service.cli", "run"], {**kafka, **(settings or {})})
-        try:
-            eventually(
-                lambda: _handled(process) >= messages, _PATIENCE_SECONDS, f"{messages} messages stored", _LOOK_SECONDS
-            )
-            use = use_of(process.pid)
-            process.stop(60)
-        finally:
-            process.kill()
-        (fetched,), stored = _times_of(process, "partitions assigned"), _times_of(process, "batch done")
+        with self._services.consumers(url, self._broker.bootstrap, topic, settings=settings, launcher=launcher) as (
+            consumer,
+        ):
+            wait_until_handled([consumer], messages)
+            use = use_of(consumer.process.pid)
+        (fetched,), stored = consumer.times_of("partitions assigned"), consumer.times_of("batch done")
         return Run(
             rate=messages / (stored[-1] - fetched),
             first_seconds=stored[0] - began,
@@ -208,40 +192,9 @@ class Scale:
             log_kilobytes=(_logged_bytes(url) - logged) / messages / 1000,
         )
 
-    @contextmanager
-    def _api(self, url: str, launcher: Sequence[str] = (), settings: dict[str, str] | None = None) -> Iterator[int]:
-        port = free_port()
-        ports = {"API__PORT": str(port), "API__ADMIN_PORT": "0"}
-        process = self._start(url, [*launcher, "api_service.cli", "serve"], {**ports, **(settings or {})})
-        try:
-            eventually(lambda: fetch(port, f"{PREFIX}info").status in (200, 401), 30, "the API answers")
-            yield port
-            process.stop()
-        finally:
-            process.kill()
-
-    def _start(self, url: str, arguments: Sequence[str], settings: dict[str, str]) -> Process:
-        environment = {f"AGGREGATOR_{name}": value for name, value in {"DATABASE__URL": url, **settings}.items()}
-        log = self._folder / f"{fresh_name(arguments[-1])}.log"
-        return Process(arguments[-1], [sys.executable, "-m", *arguments], log, environment)
-
 
 def _name(url: str, full: str) -> str:
     return _FULL if url == full else _EMPTY
-
-
-def _events(process: Process, name: str) -> list[dict[str, Any]]:
-    """Return the lines of a process's log that tell of an event."""
-    lines = [json.loads(line) for line in process.output.splitlines() if line.startswith("{") and line.endswith("}")]
-    return [line for line in lines if line["event"] == name]
-
-
-def _times_of(process: Process, event: str) -> list[float]:
-    return [datetime.fromisoformat(line["timestamp"]).timestamp() for line in _events(process, event)]
-
-
-def _handled(process: Process) -> int:
-    return sum(line[outcome] for line in _events(process, "batch done") for outcome in _OUTCOMES)
 
 
 def _requests_a_second(port: int, path: str) -> float:
