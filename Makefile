@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format bench bench-compare clean
+.PHONY: help demo test check format bench bench-scale bench-compare clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,10 +30,13 @@ format: $(STAMP)  ## Format the code and make the generated pages
 	$(BIN)/ruff format .
 	$(BIN)/python -m docs.generate
 
-bench: $(STAMP)  ## Measure ingest, latency and reads beside the bare limits (needs a JDK and Maven for Kafka)
+bench: $(STAMP)  ## Measure ingest, latency and reads beside the bare limits (5 minutes; needs a JDK and Maven)
 	@$(BIN)/python -m benchmarks $(ARGS)
 
-bench-compare: $(STAMP)  ## The same for this version and BASE=<commit> in turn
+bench-scale: $(STAMP)  ## Compare a database of a million clusters with an empty one, and explain every statement
+	@$(BIN)/python -m benchmarks.scale $(ARGS)
+
+bench-compare: $(STAMP)  ## Measure as `bench` does, this version and BASE=<commit> in turn
 	@$(BIN)/python -m benchmarks --base $(BASE) $(ARGS)
 
 clean:  ## Remove what the other targets made

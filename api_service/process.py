@@ -23,6 +23,7 @@ from libaggregator import logs
 from libaggregator.admin import Check, Health, Heartbeat, open_admin_port
 from libaggregator.build import DISTRIBUTION, BuildFacts, build_facts
 from libaggregator.commands import on_first_signal
+from libaggregator.memory import share_one_heap
 from libaggregator.metrics import process_registry
 from libaggregator.storage.connections import open_reader
 
@@ -38,6 +39,7 @@ def serve_until_stopped(settings: ApiProcessSettings) -> None:
     While the database is away at the start it waits, with the admin port open and the API's port closed. Raises
     SettingsError or SchemaError if it can't begin with these settings or this database.
     """
+    share_one_heap()
     psycopg2.extensions.set_wait_callback(limited_wait(settings.database))
     if not find_swagger_ui():
         log.info("there is no page `docs`, Swagger UI is missing", install=f"pip install '{DISTRIBUTION}[docs]'")
@@ -97,6 +99,7 @@ def _server(
 
 def _work(settings: ApiProcessSettings, bound: socket.socket, pulse: Pulse) -> None:
     """Answer requests as one of several workers."""
+    share_one_heap()
     logs.configure(settings.logging)
     psycopg2.extensions.set_wait_callback(limited_wait(settings.database))
     # the process that started this one waits before it tells it to stop

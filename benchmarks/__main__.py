@@ -13,6 +13,7 @@ import click
 
 from benchmarks.figures import Figures
 from benchmarks.ingest import Ingest
+from benchmarks.large_answers import LargeAnswers
 from benchmarks.latency import Latency
 from benchmarks.parts import running_kafka, running_postgresql
 from benchmarks.reads import SETUPS, Reads
@@ -44,6 +45,7 @@ def main(clusters: int, repeats: int, base: str | None, file: Path) -> None:
         ingest = Ingest(figures, broker, versions, rounds, folder)
         reads = Reads(figures, versions, folder, READ_CLUSTERS, READ_SECONDS)
         latency = Latency(figures, folder)
+        answers = LargeAnswers(figures, folder)
         ingest.fill_topics()
         read_urls = {"PostgreSQL": server.create_database(), "SQLite": f"sqlite:///{folder}/reads.db"}
         for url in read_urls.values():
@@ -56,6 +58,8 @@ def main(clusters: int, repeats: int, base: str | None, file: Path) -> None:
             latency.repeat("Apache Kafka, PostgreSQL", broker.bootstrap, server.create_database(), LATENCY_MESSAGES)
             reads.repeat("PostgreSQL", read_urls["PostgreSQL"])
             reads.repeat("SQLite", read_urls["SQLite"], SETUPS[::2])
+            with answers.database(server) as url:
+                answers.repeat(url)
     figures.print(click.echo)
     figures.save(file, {"clusters": clusters, "messages": shape_of(rounds.first), "base": base})
 

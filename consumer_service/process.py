@@ -20,6 +20,7 @@ from consumer_service.sources import find_source
 from consumer_service.writer import Writer
 from libaggregator.admin import Health, Heartbeat, open_admin_port
 from libaggregator.clock import utc_now
+from libaggregator.memory import share_one_heap
 from libaggregator.messages import Limits
 from libaggregator.metrics import process_registry
 from libaggregator.storage.connections import open_writer
@@ -38,6 +39,7 @@ def run_until_stopped(settings: ConsumerProcessSettings, stop: Event) -> None:
     Raises SettingsError or SchemaError if it can't begin with these settings or this database; while database or
     broker are away it waits.
     """
+    share_one_heap()
     _collect_seldom()
     registry = process_registry()
     metrics = ConsumerMetrics(registry)

@@ -63,13 +63,20 @@ class RefusedBodyError(Exception):
         self.text = text
 
 
+class _Answer(NamedTuple):
+    """What the application answers, as granian takes it."""
+
+    status: int
+    headers: list[tuple[str, str]]
+    body: bytes
+
+
 class _Job(NamedTuple):
-    """A request that is complete, and the future that is done when it is answered."""
+    """A request that is complete, and the future of its answer; None if there can't be one."""
 
     scope: Scope
-    protocol: Any
     body: bytes
-    answered: asyncio.Future[None]
+    answer: asyncio.Future[_Answer | None]
 
 
 class RsgiApplication:
@@ -97,10 +104,12 @@ class RsgiApplication:
         except RefusedBodyError as refused:
             protocol.response_str(refused.status, [*_TEXT, _CLOSE], f"{refused.text}\n")
             return
-        answered = asyncio.get_running_loop().create_future()
-        self._jobs.put(_Job(scope, protocol, body, answered))
+        job = _Job(scope, body, asyncio.get_running_loop().create_future())
+        self._jobs.put(job)
         self._metrics.queued_requests.set(self._jobs.qsize())
-        await answered
+        # by this thread alone: granian's memory for large bodies stays with each thread that hands it one
+        if answer := await job.answer:
+            protocol.response_bytes(*answer)
 
     async def _body(self, scope: Scope, protocol: Any) -> bytes:
         """Return the body of a request; raises RefusedBodyError if it is too long, broken, or ceases to come."""
@@ -142,19 +151,21 @@ class RsgiApplication:
 
     def _work(self) -> None:
         while True:
-            job = self._jobs.get()
-            self._metrics.queued_requests.set(self._jobs.qsize())
-            try:
-                status, headers, body = self._answer(job)
-                closing = [_CLOSE] if self._is_stopping() else []
-                job.protocol.response_bytes(status, [*headers, _SERVER, *closing], body)
-            except Exception:
-                # the application answers its own faults, so this one is around it; granian says 500
-                log.exception("a request could not be answered")
-            job.answered.get_loop().call_soon_threadsafe(_finish, job.answered)
+            # nothing of a request is held while the next one is waited for: bodies can be large
+            self._finish_one(self._jobs.get())
 
-    def _answer(self, job: _Job) -> tuple[int, list[tuple[str, str]], bytes]:
-        """Return status, headers and body of the application's answer."""
+    def _finish_one(self, job: _Job) -> None:
+        self._metrics.queued_requests.set(self._jobs.qsize())
+        answer = None
+        try:
+            answer = self._answer(job)
+        except Exception:
+            # the application answers its own faults, so this one is around it; granian says 500
+            log.exception("a request could not be answered")
+        job.answer.get_loop().call_soon_threadsafe(_finish, job.answer, answer)
+
+    def _answer(self, job: _Job) -> _Answer:
+        """Return what the application answers."""
         started: list[tuple[int, list[tuple[str, str]]]] = []
 
         def start_response(
@@ -165,7 +176,9 @@ class RsgiApplication:
             return _refuse_to_write
 
         body = b"".join(self._app(environ(job.scope, job.body), start_response))
-        return *started[-1], body
+        status, headers = started[-1]
+        closing = [_CLOSE] if self._is_stopping() else []
+        return _Answer(status, [*headers, _SERVER, *closing], body)
 
 
 def environ(scope: Scope, body: bytes) -> dict[str, Any]:
@@ -211,7 +224,7 @@ def _joined(values: Sequence[str]) -> str:
     return ",".join(values) if values else "\N{REPLACEMENT CHARACTER}"
 
 
-def _finish(answered: asyncio.Future[None]) -> None:
+def _finish(future: asyncio.Future[_Answer | None], answer: _Answer | None) -> None:
     # granian may have given up the request meanwhile
-    if not answered.done():
-        answered.set_result(None)
+    if not future.done():
+        future.set_result(answer)

@@ -5,6 +5,7 @@ import socket
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import psutil
 import psycopg2
 import pytest
 
@@ -292,3 +293,23 @@ def _execute(url: str, *statements: str) -> None:
         for statement in statements:
             cursor.execute(statement)
     connection.close()
+
+
+# what it holds
+
+
+def test_a_large_answer_is_not_held_once_it_is_sent(start_api: StartApi, sqlite_url: str, server: str) -> None:
+    hits = (
+        "WITH RECURSIVE number (value) AS (SELECT 1 UNION ALL SELECT value + 1 FROM number WHERE value < 1000)"
+        " INSERT INTO rule_hit (org_id, cluster_id, rule_fqdn, error_key, template_data)"
+        f" SELECT 1, '{CLUSTER}', 'rule' || value, 'KEY', json_quote(hex(zeroblob(4000))) FROM number"
+    )
+    api = start_api(fill(sqlite_url, REPORT, hits), API__SERVER=server).wait_until_it_listens()
+    process = psutil.Process(api.process.pid)
+    before = process.memory_info().rss
+
+    for _ in range(20):
+        assert len(api.get(f"organizations/1/clusters/{CLUSTER}/users/1/report").text) > 8_000_000
+
+    # each of the threads that answer could have one, and the HTTP server a copy of it
+    assert process.memory_info().rss - before < 40_000_000
