@@ -18,6 +18,7 @@ from benchmarks.figures import Figures
 from benchmarks.parts import connected, produce, running_kafka, running_postgresql, settle, use_of
 from benchmarks.rounds import Rounds, make_rounds, shape_of
 from benchmarks.services import Consumer, Services, Version, versions_of, wait_until_handled
+from tests.support.databases import open_database
 from tests.support.kafka import ApacheKafka
 from tests.support.postgresql import ExternalPostgresql
 from tests.support.topics import fresh_name
@@ -162,18 +163,18 @@ class Ingest:
             for table in _FILLED_TABLES:
                 rows[table] = io.BytesIO()
                 cursor.copy_expert(f"COPY {table} TO STDOUT", rows[table])
-        with (
-            self._database(version, server) as url,
-            connected(url) as connection,
-            connection.cursor() as cursor,
-        ):
+        with self._database(version, server) as url:
+            # as the consumer has it, with long texts compressed in its way
+            database = open_database(url)
             settle(server)
             began = time.perf_counter()
-            for table, text in rows.items():
-                text.seek(0)
-                cursor.copy_expert(f"COPY {table} FROM STDIN", text)
-            connection.commit()
-            return time.perf_counter() - began
+            with database.atomic():
+                for table, text in rows.items():
+                    text.seek(0)
+                    database.cursor().copy_expert(f"COPY {table} FROM STDIN", text)
+            seconds = time.perf_counter() - began
+            database.close()
+        return seconds
 
     @contextmanager
     def _database(self, version: Version, server: ExternalPostgresql) -> Iterator[str]:

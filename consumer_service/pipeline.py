@@ -10,6 +10,9 @@ import structlog
 from consumer_service.sources import Record
 from libaggregator.messages import InvalidMessage, Limits, Message, Reason, decode
 
+BATCH_BYTES = 16 * 1024 * 1024
+"""Bytes of reports with which a batch is full; one of average messages has a fifth of it."""
+
 _KNOWN_VERSIONS = (None, 1, 2)
 
 log = structlog.get_logger(__name__)
@@ -50,15 +53,18 @@ class Skipped:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """The records of one poll, each in one of three lists, in their order."""
+    """Records in a row, each in one of three lists, in their order."""
 
     accepted: list[Accepted] = field(default_factory=list)
     rejected: list[Rejected] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
 
+    def __len__(self) -> int:
+        return len(self.accepted) + len(self.rejected) + len(self.skipped)
+
 
 class Pipeline:
-    """Sorts the records of a poll into what is stored, skipped and rejected; touches nothing outside."""
+    """Sorts records into what is stored, skipped and rejected; touches nothing outside."""
 
     def __init__(self, limits: Limits, allowlist: frozenset[int] | None, clock: Callable[[], datetime]) -> None:
         """Take the limits of a message, the organizations that are stored (None: all), and the clock (UTC)."""
@@ -67,10 +73,16 @@ class Pipeline:
         self._clock = clock
 
     def sort(self, records: Sequence[Record]) -> Batch:
-        """Decode and check each record by itself."""
+        """Decode and check each record by itself, until the batch is full: the records behind it are left.
+
+        A batch is bounded in what it holds, since a record of some kilobytes can be inflated to many megabytes.
+        """
         batch = Batch()
         now = self._clock()
+        held_bytes = 0
         for record in records:
+            if held_bytes >= BATCH_BYTES:
+                break
             try:
                 message = decode(record.value, self._limits, now)
             except InvalidMessage as error:
@@ -82,6 +94,7 @@ class Pipeline:
                 batch.skipped.append(Skipped(record, SkipReason.NOT_ALLOWLISTED))
             else:
                 batch.accepted.append(Accepted(record, message))
+                held_bytes += len(message.report_json)
             if message.version not in _KNOWN_VERSIONS:
                 log.warning(
                     "unknown version of the format, used all the same",

@@ -145,6 +145,14 @@ class Runner:
         return self._until_done("poll", poll)
 
     def _handle(self, records: Sequence[Record]) -> None:
+        """Handle the records of a poll, in as many batches as they fill."""
+        while records:
+            self._heartbeat.beat()
+            handled = self._handle_batch(records)
+            records = records[handled:]
+
+    def _handle_batch(self, records: Sequence[Record]) -> int:
+        """Handle the first ones of some records; return how many."""
         with self._timed("sort"):
             batch = self._pipeline.sort(records)
         with self._timed("write"):
@@ -154,13 +162,14 @@ class Runner:
             with self._timed("dead_letters"):
                 self._send_dead_letters(written.rejected)
         with self._timed("commit"):
-            self._until_done("commit", lambda: self._source.commit(_offsets_after(records)))
+            offsets = _offsets_after(records[: len(batch)])
+            self._until_done("commit", lambda: self._source.commit(offsets))
+        return len(batch)
 
     def _write(self, batch: Batch) -> Written:
         begin = time.monotonic()
         written = self._writer.write(batch.accepted, batch.rejected)
-        records = len(batch.accepted) + len(batch.rejected) + len(batch.skipped)
-        self._limit.observe(records, time.monotonic() - begin)
+        self._limit.observe(len(batch), time.monotonic() - begin)
         return written
 
     def _send_dead_letters(self, rejected: Sequence[Rejected]) -> None:

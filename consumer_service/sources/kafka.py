@@ -280,6 +280,7 @@ class KafkaSource:
         if self._topic_id is not None:
             log.warning("topic was made again, reading it from its first record", topic=self._settings.topic)
             connection.consumer.seek_to_beginning(*assigned)
+            self._commit = None
         self._topic_id = topic_id
 
     def _note_assignment(self, assigned: set[TopicPartition]) -> None:

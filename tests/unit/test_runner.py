@@ -12,6 +12,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
+from consumer_service import pipeline
 from consumer_service.engines import Conflict
 from consumer_service.metrics import ConsumerMetrics
 from consumer_service.pipeline import Accepted, Pipeline, Rejected, Skipped, SkipReason
@@ -21,7 +22,7 @@ from consumer_service.writer import Written
 from libaggregator.admin import Heartbeat
 from libaggregator.messages import Limits, Reason
 from tests.storage.conftest import NOON
-from tests.support.messages import CLUSTERS, payload, record
+from tests.support.messages import CLUSTERS, HitSpec, payload, record
 
 GOOD = record(payload(), 0)
 BAD = record(b"not a message", 1)
@@ -555,3 +556,17 @@ class TestBatchLimit:
         world.write_seconds, world.on_call = 150, fast_after_the_first
         world.run()
         assert world.asked_for == [1000, 2, 4, 8]
+
+
+def test_records_of_a_poll_that_hold_too_much_are_handled_in_several_batches(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = [payload(cluster, hits=[HitSpec("x", "K", "y" * 700)]) for cluster in CLUSTERS[:3]]
+    monkeypatch.setattr(pipeline, "BATCH_BYTES", 1000)
+    world.polls = [[record(texts[0], 0), BAD, record(texts[1], 2), record(texts[2], 3)]]
+
+    world.run()
+
+    assert world.batches == [([0, 2], [1]), ([3], [])]
+    assert [list(offsets.values()) for offsets in world.committed] == [[3], [4]]
+    assert world.value("messages_total", outcome="stored", reason="") == 3
