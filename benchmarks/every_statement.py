@@ -3,27 +3,18 @@
 import base64
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import timedelta
 from urllib.parse import quote
 
 from psycopg2.extensions import connection as Connection  # noqa: N812 - a class with a name in lower case
 
 from benchmarks.crowd import BEGIN, Crowd
+from benchmarks.services import Question
 from examples.demo.generator import Cluster
 
 _WITHOUT_TIME = "UPDATE recommendation SET impacted_since = NULL WHERE cluster_id = ANY(%s) AND org_id = ANY(%s)"
 _USER = "1"
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """A request to the API: a path behind the prefix, and a body if there is one."""
-
-    path: str
-    method: str = "GET"
-    body: bytes | None = None
-    headers: dict[str, str] = field(default_factory=dict)
 
 
 def messages_of_every_kind(crowd: Crowd, connection: Connection, new: Sequence[int], days: int) -> list[bytes]:

@@ -6,7 +6,6 @@ Real processes, Apache Kafka, PostgreSQL and SQLite. `python -m benchmarks.inges
 import io
 import tempfile
 import time
-import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -190,11 +189,8 @@ class Ingest:
 
 
 def _steps_of(consumer: Consumer) -> dict[str, float]:
-    """Ask a consumer for the time by step."""
-    with urllib.request.urlopen(f"{consumer.admin_url}/metrics", timeout=10) as answer:
-        lines = answer.read().decode().splitlines()
-    values = dict(line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
-    return {step: float(values[f'aggregator_consumer_step_seconds_sum{{step="{step}"}}']) for step in STEPS}
+    values = consumer.metrics()
+    return {step: values[f'aggregator_consumer_step_seconds_sum{{step="{step}"}}'] for step in STEPS}
 
 
 @click.command()

@@ -5,7 +5,6 @@ Real processes, PostgreSQL. `python -m benchmarks.large_answers --help`.
 
 import json
 import tempfile
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -15,9 +14,8 @@ import click
 
 from benchmarks.figures import Figures
 from benchmarks.parts import connected, running_postgresql, use_of
-from benchmarks.services import Services
+from benchmarks.services import Question, Services, ask
 from examples.demo.generator import Fleet
-from tests.support.deployment import DIRECTLY, PREFIX
 from tests.support.postgresql import ExternalPostgresql
 
 CLUSTERS = 50_000
@@ -26,7 +24,6 @@ SERVERS = ("waitress", "granian")
 
 _ORG_ID = 1
 _ASKED = 10
-_ANSWER_SECONDS = 60
 _FILL_UP = """
     INSERT INTO report (org_id, cluster, report, reported_at, last_checked_at, gathered_at, kafka_offset)
     SELECT %s, md5(number::text)::uuid::text, '{}', now(), now(), now(), 0 FROM generate_series(1, %s) AS number
@@ -58,27 +55,19 @@ class LargeAnswers:
     def repeat(self, url: str) -> None:
         """Measure each answer on each server once."""
         clusters = f"organizations/{_ORG_ID}/clusters"
-        questions: dict[str, tuple[str, bytes | None]] = {
-            f"clusters of an organization with {CLUSTERS:,}": (clusters, None),
-            f"reports of {LISTED:,} clusters": (f"{clusters}/reports", json.dumps({"clusters": self._listed}).encode()),
+        listed = json.dumps({"clusters": self._listed}).encode()
+        questions = {
+            f"clusters of an organization with {CLUSTERS:,}": Question(clusters),
+            f"reports of {LISTED:,} clusters": Question(f"{clusters}/reports", "POST", listed),
         }
         for server in SERVERS:
-            for name, (path, body) in questions.items():
+            for name, question in questions.items():
                 with self._services.api(url, {"API__SERVER": server}) as (process, port):
                     before = use_of(process.pid).peak_megabytes
-                    sizes = [_ask(port, path, body) for _ in range(_ASKED)]
+                    sizes = [len(ask(port, question)) for _ in range(_ASKED)]
                     grown = use_of(process.pid).peak_megabytes - before
                 self._figures.add(f"memory, {server}", name, "MB of answer", sizes[0] / 1e6)
                 self._figures.add(f"memory, {server}", f"{name}: process grew by", "MB", grown)
-
-
-def _ask(port: int, path: str, body: bytes | None) -> int:
-    """Return the size of the answer in bytes."""
-    request = urllib.request.Request(
-        f"http://127.0.0.1:{port}{PREFIX}{path}", data=body, headers={"Content-Type": "application/json"}
-    )
-    with DIRECTLY.open(request, timeout=_ANSWER_SECONDS) as answer:
-        return len(answer.read())
 
 
 @click.command()

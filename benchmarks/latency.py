@@ -4,12 +4,11 @@ Real processes, on Apache Kafka with PostgreSQL and on the embedded broker with 
 `python -m benchmarks.latency --help`.
 """
 
-import http.client
 import json
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -22,8 +21,9 @@ from benchmarks.parts import running_kafka, running_postgresql
 from benchmarks.services import Services
 from examples.demo.broker import EmbeddedBroker
 from examples.demo.generator import Cluster, Fleet
-from tests.support.deployment import PREFIX
+from tests.support.deployment import PREFIX, fetch
 from tests.support.topics import fresh_name
+from tests.support.waiting import eventually
 
 PATIENCE_SECONDS = 30.0
 _LOOK_SECONDS = 0.001
@@ -59,34 +59,24 @@ def _measure(bootstrap: str, topic: str, port: int, messages: int) -> Iterator[f
         payload = fleet.message(cluster, checked_at)
         started = time.perf_counter()
         producer.send(topic, payload)
-        _wait_for(lambda at=checked_at: _stored_at(port, cluster) == f"{at.isoformat()}Z")  # type: ignore[misc]
+        _wait_until_stored(port, cluster, f"{checked_at.isoformat()}Z")
         # the first one also waits for the processes to start and the group to form
         if number >= 0:
             yield time.perf_counter() - started
     producer.close(timeout=5)
 
 
+def _wait_until_stored(port: int, cluster: Cluster, checked_at: str) -> None:
+    eventually(
+        lambda: _stored_at(port, cluster) == checked_at, PATIENCE_SECONDS, "the message is readable", _LOOK_SECONDS
+    )
+
+
 def _stored_at(port: int, cluster: Cluster) -> str | None:
     """Return the check time of the report that the API answers with, None while there is none."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
-    try:
-        path = f"{PREFIX}organizations/{cluster.org_id}/clusters/{cluster.cluster_id}/users/u/report/info"
-        connection.request("GET", path)
-        response = connection.getresponse()
-        found = json.load(response)
-        return str(found["metainfo"]["last_checked_at"]) if response.status == http.client.OK else None
-    except OSError:
-        return None
-    finally:
-        connection.close()
-
-
-def _wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not condition():
-        if time.monotonic() > deadline:
-            raise click.ClickException(f"a message could not be read within {PATIENCE_SECONDS:.0f} s")
-        time.sleep(_LOOK_SECONDS)
+    path = f"{PREFIX}organizations/{cluster.org_id}/clusters/{cluster.cluster_id}/users/u/report/info"
+    answer = fetch(port, path)
+    return str(json.loads(answer.text)["metainfo"]["last_checked_at"]) if answer.status == 200 else None
 
 
 @click.command()

@@ -1,10 +1,13 @@
 """The parts that a benchmark runs on: servers as durable as in production, and processes whose use is measured."""
 
 import contextlib
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import click
 import psutil
 import psycopg2
 from kafka import KafkaProducer
@@ -12,6 +15,7 @@ from psycopg2.extensions import connection as Connection  # noqa: N812 - a class
 
 from tests.support.kafka import ApacheKafka
 from tests.support.postgresql import ExternalPostgresql, PostgresqlServer
+from tests.support.processes import REPOSITORY
 
 _POSTGRESQL_OPTIONS = {
     # what tests do without
@@ -73,6 +77,20 @@ def produce(broker: ApacheKafka, topic: str, messages: Sequence[bytes], partitio
         producer.send(topic, message, partition=number % partitions)
     producer.flush(60)
     producer.close()
+
+
+def run_at_once(module: str, arguments: Sequence[Sequence[str]], seconds: float) -> list[float]:
+    """Run a program of this folder once for each list of arguments, all at the same time; return what they print."""
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-m", module, *own, "--seconds", str(seconds)], stdout=subprocess.PIPE, cwd=REPOSITORY
+        )
+        for own in arguments
+    ]
+    outputs = [process.communicate()[0] for process in running]
+    if any(process.returncode for process in running):
+        raise click.ClickException(f"{module} failed")
+    return [float(output) for output in outputs]
 
 
 @dataclass(frozen=True, slots=True)

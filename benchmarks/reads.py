@@ -3,8 +3,6 @@
 Real processes, PostgreSQL and SQLite. `python -m benchmarks.reads --help`.
 """
 
-import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,11 +12,10 @@ from pathlib import Path
 import click
 
 from benchmarks.figures import Figures
-from benchmarks.parts import running_postgresql
+from benchmarks.parts import run_at_once, running_postgresql
 from benchmarks.services import Services, Version, versions_of
 from examples.demo.generator import Cluster, Fleet
 from tests.support.deployment import PREFIX
-from tests.support.processes import REPOSITORY
 
 CLUSTERS_OF_AN_ORGANIZATION = 100
 HITS = 10
@@ -82,14 +79,14 @@ class Reads:
     def _measure_bare_selects(self, name: str, url: str, processes: int) -> None:
         for question in BARE:
             arguments = [url, question, str(self._cluster.org_id), self._cluster.cluster_id]
-            rate = sum(_run_at_once("benchmarks.bare_select", [arguments] * processes, self._seconds))
+            rate = sum(run_at_once("benchmarks.bare_select", [arguments] * processes, self._seconds))
             self.figures.add(name, f"{question}: bare SELECT", "reads/s", rate)
             self.figures.add_ratio(name, f"{question} / bare SELECT", self.figures.last(name, question), rate)
 
     def _rate(self, port: int, path: str) -> float:
         # what is opened and prepared at the first request is not measured
         for seconds in (self._seconds / 4, self._seconds):
-            (rate,) = _run_at_once("benchmarks.http_load", [[str(port), PREFIX + path]], seconds)
+            (rate,) = run_at_once("benchmarks.http_load", [[str(port), PREFIX + path]], seconds)
         return rate
 
     @staticmethod
@@ -101,20 +98,6 @@ class Reads:
             "report/info": f"{report}/info",
             "clusters": f"organizations/{cluster.org_id}/clusters",
         }
-
-
-def _run_at_once(module: str, arguments: Sequence[Sequence[str]], seconds: float) -> list[float]:
-    """Run a program of this folder once for each list of arguments, all at the same time; return what they print."""
-    running = [
-        subprocess.Popen(
-            [sys.executable, "-m", module, *own, "--seconds", str(seconds)], stdout=subprocess.PIPE, cwd=REPOSITORY
-        )
-        for own in arguments
-    ]
-    outputs = [process.communicate()[0] for process in running]
-    if any(process.returncode for process in running):
-        raise click.ClickException(f"{module} failed")
-    return [float(output) for output in outputs]
 
 
 @click.command()

@@ -3,12 +3,8 @@
 Real processes, Apache Kafka, PostgreSQL. `python -m benchmarks.scale --help`.
 """
 
-import subprocess
-import sys
 import tempfile
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,15 +13,14 @@ from typing import Any
 import click
 
 from benchmarks.crowd import Crowd
-from benchmarks.every_statement import Question, messages_of_every_kind, questions
+from benchmarks.every_statement import messages_of_every_kind, questions
 from benchmarks.figures import Figures
-from benchmarks.parts import connected, produce, running_kafka, running_postgresql, settle, use_of
+from benchmarks.parts import connected, produce, run_at_once, running_kafka, running_postgresql, settle, use_of
 from benchmarks.plans import Explained, read_plans
-from benchmarks.services import Services, wait_until_handled
-from tests.support.deployment import DIRECTLY, PREFIX
+from benchmarks.services import Services, ask, wait_until_handled
+from tests.support.deployment import PREFIX
 from tests.support.kafka import ApacheKafka
 from tests.support.postgresql import ExternalPostgresql
-from tests.support.processes import REPOSITORY
 from tests.support.topics import fresh_name
 
 _FULL, _EMPTY, _RATIO = "full database", "empty database", "full / empty"
@@ -42,8 +37,6 @@ _EXPLAINED_OF_A_KIND = 100
 _ASKED = 7
 # of smaller tables a scan is the best plan
 _BIG_TABLE_ROWS = 30_000
-_ANSWER_SECONDS = 60
-_NOT_FOUND = 404
 _SHOWN_CHARACTERS = 250
 
 _TABLE_ROWS = (
@@ -113,7 +106,8 @@ class Scale:
         paths["clusters"] = f"organizations/{cluster.org_id}/clusters"
         with self._services.api(full) as (_, port):
             for name, path in paths.items():
-                self.figures.add("API, full database", name, "requests/s", _requests_a_second(port, PREFIX + path))
+                (rate,) = run_at_once("benchmarks.http_load", [[str(port), PREFIX + path]], _READ_SECONDS)
+                self.figures.add("API, full database", name, "requests/s", rate)
 
     def explain_consumer(self, full: str) -> Path:
         """Let the consumer store messages of every kind, one a batch and many; return the file with the plans."""
@@ -133,7 +127,7 @@ class Scale:
             with self._services.api(full, {"API__AUTH": auth}, ["benchmarks.explained", str(file)]) as (_, port):
                 for number in self._crowd.spread(_ASKED, 1):
                     for question in questions(self._crowd, number):
-                        _ask(port, question)
+                        ask(port, question)
         return file
 
     def _compare_starts(self, urls: Sequence[str], full: str) -> None:
@@ -195,27 +189,6 @@ class Scale:
 
 def _name(url: str, full: str) -> str:
     return _FULL if url == full else _EMPTY
-
-
-def _requests_a_second(port: int, path: str) -> float:
-    command = [sys.executable, "-m", "benchmarks.http_load", str(port), path, "--seconds", str(_READ_SECONDS)]
-    return float(subprocess.run(command, stdout=subprocess.PIPE, cwd=REPOSITORY, check=True).stdout)
-
-
-def _ask(port: int, question: Question) -> None:
-    """Ask the API; any answer that it gives on purpose will do."""
-    request = urllib.request.Request(
-        f"http://127.0.0.1:{port}{PREFIX}{question.path}",
-        method=question.method,
-        data=question.body,
-        headers=question.headers,
-    )
-    try:
-        with DIRECTLY.open(request, timeout=_ANSWER_SECONDS):
-            pass
-    except urllib.error.HTTPError as error:
-        if error.code != _NOT_FOUND:
-            raise click.ClickException(f"{question.path}: {error.code} {error.read()!r}") from error
 
 
 def _scans_of(url: str) -> dict[str, int]:

@@ -2,17 +2,20 @@
 
 import json
 import sys
+import urllib.error
+import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import click
 
 from examples.demo.ports import free_port
-from tests.support.deployment import PREFIX, fetch
+from tests.support.deployment import DIRECTLY, PREFIX, fetch, metrics_of
 from tests.support.processes import REPOSITORY, Process
 from tests.support.topics import fresh_name
 from tests.support.waiting import eventually
@@ -22,6 +25,8 @@ API = "api_service.cli"
 
 _PATIENCE_SECONDS = 900.0
 _LOOK_SECONDS = 0.02
+_ANSWER_SECONDS = 60
+_NOT_FOUND = 404
 _OUTCOMES = ("stored", "skipped", "rejected")
 
 
@@ -51,10 +56,9 @@ class Consumer:
         """Return when each line was logged that tells of an event, in seconds since 1970."""
         return [datetime.fromisoformat(line["timestamp"]).timestamp() for line in self._lines(event)]
 
-    @property
-    def admin_url(self) -> str:
-        """Where its metrics are."""
-        return str(self._lines("consumer started")[0]["admin"])
+    def metrics(self) -> dict[str, float]:
+        """Return each sample of its metrics by its name with labels."""
+        return metrics_of(urlsplit(self._lines("consumer started")[0]["admin"]).port)
 
     @property
     def partitions(self) -> int:
@@ -83,6 +87,34 @@ def wait_until_handled(consumers: Sequence[Consumer], messages: int) -> None:
     eventually(
         lambda: sum(consumer.handled for consumer in consumers) >= messages, _PATIENCE_SECONDS, what, _LOOK_SECONDS
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A request to the API: a path behind the prefix, and a body if there is one."""
+
+    path: str
+    method: str = "GET"
+    body: bytes | None = None
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+def ask(port: int, question: Question) -> bytes:
+    """Return the body of the API's answer; ClickException if it is neither 200 nor 404."""
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{port}{PREFIX}{question.path}",
+        method=question.method,
+        data=question.body,
+        headers=question.headers,
+    )
+    try:
+        with DIRECTLY.open(request, timeout=_ANSWER_SECONDS) as answer:
+            body: bytes = answer.read()
+    except urllib.error.HTTPError as error:
+        body = error.read()
+        if error.code != _NOT_FOUND:
+            raise click.ClickException(f"{question.path}: {error.code} {body!r}") from error
+    return body
 
 
 class Services:

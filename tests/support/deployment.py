@@ -36,9 +36,7 @@ class Consumer:
 
     def metrics(self) -> dict[str, float]:
         """Return each sample of `/metrics` by its name with labels, none while nobody answers."""
-        answer = fetch(self.admin_port, "/metrics")
-        lines = answer.text.splitlines() if answer.status == 200 else []
-        return {line.rsplit(" ", 1)[0]: float(line.rsplit(" ", 1)[1]) for line in lines if not line.startswith("#")}
+        return metrics_of(self.admin_port)
 
     def readiness(self) -> "Answer":
         """Return the answer of `/readyz`."""
@@ -153,6 +151,13 @@ class Deployment:
     def _start(self, name: str, module: str, command: str, settings: Mapping[str, str]) -> Process:
         environment = {**self.environment, **{f"AGGREGATOR_{key}": value for key, value in settings.items()}}
         return self.processes.start(name, [sys.executable, "-m", module, command], environment)
+
+
+def metrics_of(admin_port: int) -> dict[str, float]:
+    """Return each sample of `/metrics` by its name with labels, none while nobody answers."""
+    answer = fetch(admin_port, "/metrics")
+    lines = answer.text.splitlines() if answer.status == 200 else []
+    return {line.rsplit(" ", 1)[0]: float(line.rsplit(" ", 1)[1]) for line in lines if not line.startswith("#")}
 
 
 def fetch(port: int, path: str) -> Answer:
