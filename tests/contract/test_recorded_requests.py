@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,16 +68,23 @@ class Apis:
     url_with_identities: str
 
 
-@pytest.fixture(scope="module")
-def deployment(module_database_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
-    """Yield a deployment with the data set."""
-    processes = Processes(tmp_path_factory.mktemp("processes"))
+@contextmanager
+def loaded_deployment(folder: Path, database_url: str) -> Iterator[Deployment]:
+    """Yield a deployment with the data set; its logs go into `folder`."""
+    processes = Processes(folder)
     try:
-        deployment = Deployment(processes, module_database_url)
+        deployment = Deployment(processes, database_url)
         deployment.load()
         yield deployment
     finally:
         processes.kill_all()
+
+
+@pytest.fixture(scope="module")
+def deployment(module_database_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    """Yield a deployment with the data set."""
+    with loaded_deployment(tmp_path_factory.mktemp("processes"), module_database_url) as deployment:
+        yield deployment
 
 
 @pytest.fixture(scope="module", params=SERVERS)

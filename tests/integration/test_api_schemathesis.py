@@ -21,11 +21,10 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from api_service.fields import EXAMPLE_COMPONENT, EXAMPLE_ERROR_KEY
-from tests.contract.test_recorded_requests import CASES, Deployment
+from tests.contract.test_recorded_requests import CASES, Deployment, loaded_deployment
 from tests.support.api_process import IDENTITY, RawAnswer
 from tests.support.databases import open_database
 from tests.support.openapi import Document
-from tests.support.processes import Processes
 
 ARGUMENTS_VARIABLE = "AGGREGATOR_TEST_SCHEMATHESIS"
 SEED = "20260504"
@@ -76,16 +75,11 @@ class Api:
 @pytest.fixture(scope="module")
 def deployment(module_database_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
     """Yield a database that holds the data set and a row for each example, on each engine in turn."""
-    processes = Processes(tmp_path_factory.mktemp("processes"))
-    try:
-        deployment = Deployment(processes, module_database_url)
-        deployment.load()
+    with loaded_deployment(tmp_path_factory.mktemp("processes"), module_database_url) as deployment:
         database = open_database(module_database_url)
         database.execute_sql(ACKNOWLEDGEMENT)
         database.close()
         yield deployment
-    finally:
-        processes.kill_all()
 
 
 @pytest.fixture(scope="module", params=["none", "xrh"])
