@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format bench bench-scale bench-compare clean
+.PHONY: help demo test test-faults check format bench bench-scale bench-compare clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -15,8 +15,11 @@ help:  ## List the targets
 demo: $(STAMP)  ## Run the main job on embedded parts until Ctrl-C (ONCE=1: end after the answers)
 	@$(BIN)/python -m examples.demo $(if $(ONCE),--once)
 
-test: $(STAMP)  ## Run all tests on real parts (ARGS=... for pytest, JOBS=1: one after another)
-	@$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile $(ARGS)
+test: $(STAMP)  ## Run all tests on real parts but the long ones (ARGS=... for pytest, JOBS=1: one after another)
+	@$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile -m 'not long' $(ARGS)
+
+test-faults: $(STAMP)  ## Run the whole fault suite: everything is killed, stopped and cut (needs a JDK and Maven)
+	@$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile -m faults tests/end_to_end $(ARGS)
 
 check: $(STAMP)  ## Check style, types, imports between packages, and that generated pages are true
 	$(BIN)/ruff check .

@@ -1,10 +1,17 @@
 """Deployments on the embedded parts and on Apache Kafka with PostgreSQL."""
 
+from collections.abc import Callable, Iterator
+from typing import Any
+
 import pytest
 
 from tests.support.deployment import Deployment
+from tests.support.fault_run import FaultRun
 from tests.support.kafka import ApacheKafka
 from tests.support.processes import Processes
+
+BeginRun = Callable[..., FaultRun]
+"""Begins a run of the fault suite; takes a deployment, a seed, and what else `FaultRun` takes."""
 
 EMBEDDED = ("embedded_broker", "sqlite_url")
 REAL = ("apache_kafka", "postgresql_url")
@@ -25,3 +32,31 @@ def real_deployment(apache_kafka: ApacheKafka, postgresql_url: str, processes: P
     deployment = Deployment(processes, apache_kafka, postgresql_url)
     deployment.migrate()
     return deployment
+
+
+@pytest.fixture
+def begin_run(request: pytest.FixtureRequest) -> Iterator[BeginRun]:
+    """Yield what begins a run of the fault suite; at the end of the test nothing is produced any more."""
+    runs: list[FaultRun] = []
+
+    def begin(deployment: Deployment, seed: int, **options: Any) -> FaultRun:
+        runs.append(FaultRun(deployment, seed, record=request, **options))
+        return runs[-1]
+
+    yield begin
+    for run in runs:
+        run.abandon()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say how much the fault suite compared."""
+    found = [
+        value
+        for report in terminalreporter.getreports("passed")
+        for name, value in getattr(report, "user_properties", [])
+        if name == "compared"
+    ]
+    if found:
+        totals = {name: sum(run[name] for run in found) for name in found[0]}
+        shown = ", ".join(f"{count:,} {name}" for name, count in totals.items())
+        terminalreporter.write_line(f"fault suite: {len(found)} runs compared; {shown}")

@@ -92,10 +92,10 @@ class Deployment:
         process = self._start("migrate", "consumer_service.cli", "migrate", {})
         assert process.wait_exit() == 0, process.output
 
-    def start_consumer(self, name: str = "consumer", **settings: str) -> Consumer:
+    def start_consumer(self, name: str = "consumer", module: str = "consumer_service.cli", **settings: str) -> Consumer:
         """Start a consumer; `settings` are further environment variables, without their prefix."""
         port = free_port()
-        process = self._start(name, "consumer_service.cli", "run", {"CONSUMER__ADMIN_PORT": str(port), **settings})
+        process = self._start(name, module, "run", {"CONSUMER__ADMIN_PORT": str(port), **settings})
         return Consumer(process, port)
 
     def start_api(self, **settings: str) -> Process:

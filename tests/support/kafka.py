@@ -1,5 +1,6 @@
 """Apache Kafka for tests: one node from the jars of its release, fetched by Maven into `.cache/kafka`."""
 
+import contextlib
 import os
 import re
 import shutil
@@ -9,6 +10,7 @@ import subprocess
 import tempfile
 import time
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 from examples.demo.ports import free_port
@@ -32,10 +34,11 @@ class KafkaMissingError(Exception):
 class ApacheKafka(Topics):
     """One broker on 127.0.0.1 with its own data, which a test can stop, kill and start again.
 
-    `settings` are added to its configuration. Raises KafkaMissingError without a JDK or its jars.
+    `settings` are added to its configuration. With a `proxy_port` it has a second listener, on the port
+    `behind_proxy`, whose clients are told to connect to that port. Raises KafkaMissingError without a JDK or its jars.
     """
 
-    def __init__(self, settings: dict[str, str] | None = None) -> None:
+    def __init__(self, settings: dict[str, str] | None = None, proxy_port: int | None = None) -> None:
         self._java = find_java()
         self._jars = fetch_jars()
         self.port = free_port()
@@ -44,7 +47,9 @@ class ApacheKafka(Topics):
         self._configuration = self._folder / "server.properties"
         self._log = self._folder / "server.log"
         self._process: subprocess.Popen[bytes] | None = None
-        self._write_configuration(settings or {})
+        self.behind_proxy = free_port()
+        proxied = self._proxied_listener(proxy_port) if proxy_port else {}
+        self._write_configuration({**proxied, **(settings or {})})
 
     @property
     def bootstrap(self) -> str:
@@ -83,6 +88,16 @@ class ApacheKafka(Topics):
     def kill(self) -> None:
         """End it without any warning to its clients."""
         self._end(signal.SIGKILL)
+
+    @contextlib.contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Stop the process from running until the end of the block: it is there and says nothing."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._process.send_signal(signal.SIGCONT)
 
     def restart(self) -> None:
         """Stop it and start it again."""
@@ -125,6 +140,14 @@ class ApacheKafka(Topics):
             **settings,
         }
         self._configuration.write_text("".join(f"{key}={value}\n" for key, value in configuration.items()))
+
+    def _proxied_listener(self, proxy_port: int) -> dict[str, str]:
+        plain, controller = f"PLAINTEXT://{self.bootstrap}", f"CONTROLLER://127.0.0.1:{self._controller_port}"
+        return {
+            "listeners": f"{plain},PROXIED://127.0.0.1:{self.behind_proxy},{controller}",
+            "advertised.listeners": f"{plain},PROXIED://127.0.0.1:{proxy_port}",
+            "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,PROXIED:PLAINTEXT,CONTROLLER:PLAINTEXT",
+        }
 
     def _format(self) -> None:
         cluster = uuid.uuid4().hex[:22]

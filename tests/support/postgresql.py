@@ -102,6 +102,27 @@ class PostgresqlServer(ExternalPostgresql):
         """End the server process without any warning to it or its clients."""
         self._end(signal.SIGKILL)
 
+    def crash(self) -> None:
+        """End it at once, without writing anything more: what was committed is in its log."""
+        self._end(signal.SIGQUIT)
+
+    def demote(self) -> None:
+        """Restart it as a standby, which nobody can write to, until `promote`."""
+        self.stop()
+        signal_file = self._data / "standby.signal"
+        signal_file.touch()
+        if self._user:
+            shutil.chown(signal_file, self._user)
+        self.start()
+
+    def promote(self) -> None:
+        """Let it be written to again."""
+        self.execute("SELECT pg_promote()")
+
+    def end_sessions(self, application: str) -> None:
+        """End the sessions of a program, whatever they do."""
+        self.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = '{application}'")
+
     def restart(self) -> None:
         """Stop it and start it again."""
         self.stop()

@@ -6,7 +6,9 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
-from kafka.admin import NewPartitions, NewTopic
+from kafka.admin import ConfigResource, ConfigResourceType, NewPartitions, NewTopic
+
+from consumer_service.sources import Record
 
 TIMEOUT = 20.0
 
@@ -48,6 +50,22 @@ class Topics:
         client = KafkaAdminClient(bootstrap_servers=self.bootstrap)
         try:
             client.delete_topics([name])
+        finally:
+            client.close()
+
+    def delete_records(self, topic: str, before: dict[int, int]) -> None:
+        """Remove the records of each partition before an offset, as retention does."""
+        client = KafkaAdminClient(bootstrap_servers=self.bootstrap)
+        try:
+            client.delete_records({TopicPartition(topic, number): offset for number, offset in before.items()})
+        finally:
+            client.close()
+
+    def set_topic_config(self, topic: str, name: str, value: str) -> None:
+        """Change a setting of a topic."""
+        client = KafkaAdminClient(bootstrap_servers=self.bootstrap)
+        try:
+            client.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, {name: value})])
         finally:
             client.close()
 
@@ -106,6 +124,40 @@ class Topics:
             while len(found) < count and time.monotonic() < deadline:
                 for records in consumer.poll(timeout_ms=200).values():
                     found += [Sent(r.value, r.key, r.headers, r.partition) for r in records]
+            return found
+        finally:
+            consumer.close()
+
+    def end_offsets(self, topic: str) -> dict[int, int]:
+        """Return the offset behind the last record of each partition of a topic."""
+        consumer = KafkaConsumer(bootstrap_servers=self.bootstrap, allow_auto_create_topics=False)
+        try:
+            partitions = [TopicPartition(topic, number) for number in consumer.partitions_for_topic(topic) or ()]
+            return {found.partition: offset for found, offset in consumer.end_offsets(partitions).items()}
+        finally:
+            consumer.close()
+
+    def records(self, topic: str, timeout: float = 3 * TIMEOUT) -> list[Record]:
+        """Return every record that a topic has at the moment, those of one partition in their order."""
+        ends = {number: end for number, end in self.end_offsets(topic).items() if end}
+        consumer = KafkaConsumer(
+            bootstrap_servers=self.bootstrap,
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            allow_auto_create_topics=False,
+            max_partition_fetch_bytes=20_000_000,
+        )
+        try:
+            deadline = time.monotonic() + timeout
+            consumer.assign([TopicPartition(topic, number) for number in ends])
+            found: list[Record] = []
+            while any(consumer.position(TopicPartition(topic, number)) < end for number, end in ends.items()):
+                assert time.monotonic() < deadline, f"{len(found)} records of {topic} read, not all within {timeout} s"
+                for records in consumer.poll(timeout_ms=200, max_records=10_000).values():
+                    found += [
+                        Record(r.topic, r.partition, r.offset, r.key, r.value, tuple(r.headers), r.timestamp)
+                        for r in records
+                    ]
             return found
         finally:
             consumer.close()

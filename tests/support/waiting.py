@@ -26,6 +26,11 @@ def eventually(
         time.sleep(interval)
 
 
+def last(seconds: float) -> None:
+    """Let a fault last; what follows has to be waited for with `eventually`."""
+    time.sleep(seconds)
+
+
 def _attempt(condition: Callable[[], T]) -> tuple[T | None, AssertionError | None]:
     try:
         return condition(), None

@@ -1,0 +1,35 @@
+"""Consumers that are killed at any moment: every message has its effect once, or leaves a row and a dead letter."""
+
+import pytest
+
+from tests.end_to_end.conftest import BeginRun
+from tests.support.deployment import Deployment
+
+pytestmark = pytest.mark.faults
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_consumer_killed_again_and_again_loses_and_repeats_nothing(
+    real_deployment: Deployment, begin_run: BeginRun, seed: int
+) -> None:
+    run = begin_run(real_deployment, seed)
+    run.begin_load()
+    run.start_two()
+    for _ in range(6):
+        run.wait_for_stored(run.random.randrange(1, 150))
+        run.kill(run.random.choice(run.consumers))
+        run.start_consumer()
+    run.finish()
+
+
+def test_both_consumers_killed_at_once_lose_and_repeat_nothing(
+    real_deployment: Deployment, begin_run: BeginRun
+) -> None:
+    run = begin_run(real_deployment, seed=3)
+    run.begin_load()
+    for _ in range(3):
+        run.start_two()
+        run.wait_for_stored(run.random.randrange(1, 150))
+        for consumer in list(run.consumers):
+            run.kill(consumer)
+    run.finish()
