@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-faults check format bench bench-scale bench-compare clean
+.PHONY: help demo test test-faults soak check format bench bench-scale bench-compare clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -20,6 +20,9 @@ test: $(STAMP)  ## Run all tests on real parts but the long ones (ARGS=... for p
 
 test-faults: $(STAMP)  ## Run the whole fault suite: everything is killed, stopped and cut (needs a JDK and Maven)
 	@$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile -m faults tests/end_to_end $(ARGS)
+
+soak: $(STAMP)  ## Let random faults happen for MINUTES=10 (SEED=... begins with that one; needs a JDK and Maven)
+	@$(BIN)/python -m tests.soak $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 check: $(STAMP)  ## Check style, types, imports between packages, and that generated pages are true
 	$(BIN)/ruff check .

@@ -14,6 +14,7 @@ class KafkaProxy:
     """Listens on a port of its own and hands on what it is sent; the broker has to tell clients this address."""
 
     def __init__(self, port: int, broker_port: int) -> None:
+        self.port = port
         self.held_requests = 0
         self._broker_port = broker_port
         self._held: int | None = None
