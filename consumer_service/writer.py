@@ -87,17 +87,23 @@ class Writer:
                 start = place + 1
         yield accepted[start:]
 
-    def _write_piece(self, accepted: Sequence[Accepted], rejected: Sequence[Rejected]) -> Written:
+    def _write_piece(
+        self, accepted: Sequence[Accepted], rejected: Sequence[Rejected], *, in_ascii: bool = False
+    ) -> Written:
+        """Write records in one transaction if the database takes them, else in smaller pieces."""
         if not accepted and not rejected:
             return Written()
         try:
             with self._engine.transaction():
-                return self._write_all(accepted, rejected)
+                return self._write_all(accepted, rejected, in_ascii)
         except DATABASE_ERRORS as error:
-            if fault_of(error) is not Fault.VALUES or not accepted:
+            if fault_of(error) is not Fault.VALUES or (in_ascii and not accepted):
                 self._engine.close()
                 raise
             refusal = describe(error)
+        if not accepted:
+            # the encoding of a database can have no place for their characters
+            return self._write_piece([], rejected, in_ascii=True)
         if rejected:
             return self._write_piece(accepted, []) + self._write_piece([], rejected)
         if len(accepted) == 1:
@@ -106,7 +112,7 @@ class Writer:
         middle = len(accepted) // 2
         return self._write_piece(accepted[:middle], []) + self._write_piece(accepted[middle:], [])
 
-    def _write_all(self, accepted: Sequence[Accepted], rejected: Sequence[Rejected]) -> Written:
+    def _write_all(self, accepted: Sequence[Accepted], rejected: Sequence[Rejected], in_ascii: bool) -> Written:
         now = self._clock()
         by_cluster = _by_cluster(accepted)
         rows = self._lock_reports(by_cluster)
@@ -124,7 +130,7 @@ class Writer:
             for cluster, of_it in messages.items()
         ]
         self._write_changes(changes, now, this_second)
-        self._engine.store(statements.STORE_ERRORS, _error_rows(rejected, now))
+        self._engine.store(statements.STORE_ERRORS, _error_rows(rejected, now, in_ascii))
         return Written(list(chain.from_iterable(newer.values())), stale, list(rejected))
 
     def _lock_reports(self, by_cluster: dict[str, list[Accepted]]) -> dict[str, ClusterRows]:
@@ -275,9 +281,10 @@ def _keys_of(changes: Iterable[ClusterChange], gone: Callable[[ClusterChange], S
     return [(org_id, change.message.cluster, *key) for change in changes for org_id, key in gone(change)]
 
 
-def _error_rows(rejected: Iterable[Rejected], now: datetime) -> list[Row]:
+def _error_rows(rejected: Iterable[Rejected], now: datetime, in_ascii: bool) -> list[Row]:
     # of a record that is in the batch twice, PostgreSQL takes only one in a statement
     rows = {
-        (entry.record.topic, entry.record.partition, entry.record.offset): error_row(entry, now) for entry in rejected
+        (entry.record.topic, entry.record.partition, entry.record.offset): error_row(entry, now, in_ascii=in_ascii)
+        for entry in rejected
     }
     return [rows[place] for place in sorted(rows)]

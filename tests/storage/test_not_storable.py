@@ -1,5 +1,6 @@
 """Messages whose values the database refuses are rejected, and nothing else with them."""
 
+import base64
 import contextlib
 import itertools
 import random
@@ -17,8 +18,9 @@ from libaggregator.messages import Reason
 from libaggregator.storage.faults import DATABASE_ERRORS, sqlstate_of
 from libaggregator.storage.schema import migrate
 from tests.storage.conftest import NOON, Store
-from tests.support.databases import open_database
-from tests.support.messages import CLUSTERS, HitSpec, payload, record
+from tests.support.databases import migrate_database, open_database
+from tests.support.messages import CLUSTERS, HitSpec, payload, record, report
+from tests.support.postgresql import ExternalPostgresql
 from tests.support.tables import Tables, empty_tables, read_tables
 
 CLUSTER = CLUSTERS[0]
@@ -49,6 +51,16 @@ def narrow_store(request: pytest.FixtureRequest, postgresql_url: str) -> Iterato
     database.execute_sql("ALTER TABLE consumer_error ALTER COLUMN topic_offset TYPE integer")
     yield Store(database, request.param)
     database.close()
+
+
+@pytest.fixture(params=[MANY, 1], ids=["", "by COPY"])
+def latin1_store(request: pytest.FixtureRequest, postgresql: ExternalPostgresql) -> Iterator[Store]:
+    """Yield a store on a database whose encoding has few characters."""
+    url = postgresql.create_database("ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0")
+    database = open_database(migrate_database(url))
+    yield Store(database, request.param)
+    database.close()
+    postgresql.drop_database(url)
 
 
 def cluster(number: int) -> str:
@@ -280,3 +292,24 @@ def _tables_after(store: Store, batch: list[Record], is_stored: bool) -> Tables:
     found = read_tables(store.database)
     del found["consumer_error"]
     return found
+
+
+def test_what_the_encoding_of_a_database_has_no_place_for_is_rejected_in_a_form_that_it_has(
+    latin1_store: Store,
+) -> None:
+    euro = payload(cluster(1), hits=[A], Report={**report([A]), "note": "€"}).replace(b"\\u20ac", "€".encode())
+    broken = "not JSON: €".encode()
+    records = [record(payload(cluster(0), hits=[A]), 0), record(euro, 1, key="€".encode()), record(broken, 2)]
+    written = latin1_store.write(records)
+    assert outcomes(written) == {0: "stored", 1: "not_storable", 2: "not_json"}
+    rows = latin1_store.database.execute_sql(
+        "SELECT topic_offset, key, message, error FROM consumer_error ORDER BY topic_offset"
+    ).fetchall()
+    as_base64 = {1: _marked(euro), 2: _marked(broken)}
+    assert {offset: message for offset, _, message, _ in rows} == as_base64
+    assert [key for _, key, _, _ in rows] == [_marked("€".encode()), None]
+    assert [error.partition(":")[0] for *_, error in rows] == ["not_storable", "not_json"]
+
+
+def _marked(content: bytes) -> str:
+    return "base64:" + base64.b64encode(content).decode()
