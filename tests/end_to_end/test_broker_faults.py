@@ -92,8 +92,9 @@ def test_connections_that_are_held_while_offsets_are_committed_lose_and_repeat_n
     run.finish()
 
 
+@pytest.mark.parametrize("seconds", [0, 2], ids=["at once", "later"])
 def test_a_topic_that_is_deleted_and_made_again_is_read_from_its_first_record(
-    deployment: Deployment, broker: ApacheKafka, begin_run: BeginRun
+    deployment: Deployment, broker: ApacheKafka, begin_run: BeginRun, seconds: float
 ) -> None:
     run = begin_run(deployment, seed=14)
     run.produce(run.traffic.take(600))
@@ -102,7 +103,8 @@ def test_a_topic_that_is_deleted_and_made_again_is_read_from_its_first_record(
     run.remember(broker.records(deployment.topic))
     with run.fault("topic deleted"):
         broker.delete_topic(deployment.topic)
-        last(2)
+        last(seconds)
+    eventually(lambda: deployment.topic not in broker.topic_names(), 20, "the topic is gone")
     broker.create_topic(deployment.topic, 4)
     run.produce(run.traffic.take(600))
     run.finish()
