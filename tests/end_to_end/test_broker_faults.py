@@ -11,6 +11,7 @@ from tests.support.fault_run import FaultRun
 from tests.support.kafka import ApacheKafka
 from tests.support.kafka_proxy import OFFSET_COMMIT, KafkaProxy
 from tests.support.processes import Processes
+from tests.support.topics import Sent
 from tests.support.waiting import eventually, last
 
 pytestmark = pytest.mark.faults
@@ -97,7 +98,7 @@ def test_a_topic_that_is_deleted_and_made_again_is_read_from_its_first_record(
     deployment: Deployment, broker: ApacheKafka, begin_run: BeginRun, seconds: float
 ) -> None:
     run = begin_run(deployment, seed=14)
-    run.produce(run.traffic.take(600))
+    run.produce(_bad_everywhere(run) + run.traffic.take(600))
     run.start_two()
     run.wait_until_handled()
     run.remember(broker.records(deployment.topic))
@@ -106,7 +107,7 @@ def test_a_topic_that_is_deleted_and_made_again_is_read_from_its_first_record(
         last(seconds)
     eventually(lambda: deployment.topic not in broker.topic_names(), 20, "the topic is gone")
     broker.create_topic(deployment.topic, 4)
-    run.produce(run.traffic.take(600))
+    run.produce(_bad_everywhere(run) + run.traffic.take(600))
     run.finish()
 
 
@@ -156,6 +157,11 @@ def test_a_dead_letter_topic_that_takes_nothing_holds_the_offsets_back(
         last(2)
     broker.set_topic_config(run.letters_topic, "message.timestamp.before.max.ms", "86400000")
     run.finish()
+
+
+def _bad_everywhere(run: FaultRun) -> list[Sent]:
+    """Return bad records for each partition, so that the same places have other ones when a topic is made again."""
+    return [run.traffic.bad()._replace(partition=partition) for partition in [0, 1, 2, 3] * 3]
 
 
 def _tells_of(run: FaultRun, what: str) -> bool:
