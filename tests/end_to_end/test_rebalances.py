@@ -8,7 +8,7 @@ import pytest
 from tests.end_to_end.conftest import BeginRun
 from tests.support.deployment import Consumer, Deployment
 from tests.support.failpoints import COMMAND
-from tests.support.waiting import eventually
+from tests.support.waiting import eventually, last
 
 pytestmark = pytest.mark.faults
 
@@ -55,6 +55,25 @@ def test_a_consumer_that_wakes_up_after_its_session_ran_out_undoes_nothing(
         sleeper.process.signal(signal.SIGCONT)
         run.wait_for_stored(50)
         run.stop(sleeper)
+    run.finish()
+
+
+def test_partitions_that_change_hands_during_an_outage_are_read_where_they_were_left(
+    real_deployment: Deployment, begin_run: BeginRun
+) -> None:
+    run = begin_run(real_deployment, seed=23, DATABASE__STATEMENT_TIMEOUT="1")
+    run.produce(run.traffic.take(1_000))
+    run.start_two()
+    run.wait_for_stored(1)
+    run.begin_load()
+    for _ in range(3):
+        with run.fault("table locked by another session"), run.deployment.reports_locked():
+            eventually(run.deployment.waits_for_lock, 20, "a consumer waits for the lock")
+            run.kill(run.consumers[0])
+            # longer than a session, so that the other one is given its partitions while it waits
+            last(4)
+        run.start_consumer()
+        run.wait_until_stored_everywhere()
     run.finish()
 
 
