@@ -1,6 +1,5 @@
 """How the clients of Kafka are set up and ended: shared by the source and the producer of dead letters."""
 
-import os
 from collections.abc import Callable
 from threading import Thread
 from types import TracebackType
@@ -9,12 +8,13 @@ from weakref import WeakSet
 
 import structlog
 from kafka.cluster import collect_hosts
-from kafka.errors import KafkaError, KafkaTimeoutError
+from kafka.errors import KafkaError, KafkaTimeoutError, RequestTimedOutError
 from kafka.net.compat import KafkaNetClient
 from kafka.net.manager import KafkaConnectionManager
 from kafka.net.selector import NetworkSelector
 from kafka.util import ensure_valid_topic_name
 
+from consumer_service.kafka_security import security_options, security_problems
 from consumer_service.settings import KafkaSettings
 
 CONNECT_TIMEOUT = 3.0
@@ -22,6 +22,9 @@ CONNECT_TIMEOUT = 3.0
 
 # A frame is as large as the largest record; the default of 100 MB is less than what brokers take by default.
 _LARGEST_FRAME = 2**31 - 1
+
+Received = tuple[bytes, Exception | None]
+"""Bytes from a connection, and why it ended, None if it did not."""
 
 log = structlog.get_logger(__name__)
 
@@ -40,13 +43,7 @@ def problems_of(settings: KafkaSettings) -> list[str]:
     problems += _topic_problems("kafka.topic", settings.topic)
     if settings.dead_letter_topic:
         problems += _topic_problems("kafka.dead_letter_topic", settings.dead_letter_topic)
-    if settings.security_protocol.startswith("SASL") and not settings.sasl_username:
-        problems.append(f"kafka.sasl_username: needed with {settings.security_protocol}")
-    for name in ("ssl_cafile", "ssl_certfile", "ssl_keyfile"):
-        file = getattr(settings, name)
-        if file and not os.access(file, os.R_OK):
-            problems.append(f"kafka.{name}: can't be read: {file}")
-    return problems
+    return [*problems, *security_problems(settings)]
 
 
 def _topic_problems(name: str, topic: str) -> list[str]:
@@ -67,29 +64,12 @@ def connection_options(settings: KafkaSettings) -> dict[str, Any]:
         "receive_message_max_bytes": _LARGEST_FRAME,
         "allow_auto_create_topics": False,
         "metrics_enabled": False,
-        **_security_options(settings),
+        **security_options(settings),
     }
 
 
-def _security_options(settings: KafkaSettings) -> dict[str, Any]:
-    options: dict[str, Any] = {"security_protocol": settings.security_protocol}
-    if settings.security_protocol.endswith("SSL"):
-        options |= {
-            "ssl_cafile": settings.ssl_cafile or None,
-            "ssl_certfile": settings.ssl_certfile or None,
-            "ssl_keyfile": settings.ssl_keyfile or None,
-        }
-    if settings.security_protocol.startswith("SASL"):
-        options |= {
-            "sasl_mechanism": settings.sasl_mechanism,
-            "sasl_plain_username": settings.sasl_username,
-            "sasl_plain_password": settings.sasl_password.reveal(),
-        }
-    return options
-
-
 class _Connections(KafkaConnectionManager):  # type: ignore[misc]
-    """The connections of a client, with the reason for which the last of them failed."""
+    """The connections of a client, with the reason for which the last of them failed, if none was made since."""
 
     def __init__(self, net: NetworkSelector, **options: Any) -> None:
         super().__init__(net, **options)
@@ -100,11 +80,36 @@ class _Connections(KafkaConnectionManager):  # type: ignore[misc]
         connection = super().get_connection(*arguments, **options)
         if connection not in self._watched:
             self._watched.add(connection)
+            connection.init_future.add_callback(self._succeeded)
             connection.close_future.add_errback(self._failed)
         return connection
 
+    async def _build_transport(self, *arguments: Any, **options: Any) -> Any:
+        transport = await super()._build_transport(*arguments, **options)
+        transport._sock_recv = _ending_later(transport._sock_recv)
+        return transport
+
+    def _succeeded(self, made: object) -> None:
+        self.failure = None
+
     def _failed(self, error: Exception) -> None:
-        self.failure = error
+        # the attempt that a deadline cuts off says less than those before it
+        if self.failure is None or not isinstance(error, RequestTimedOutError | KafkaTimeoutError):
+            self.failure = error
+
+
+def _ending_later(receive: Callable[[], Received]) -> Callable[[], Received]:
+    """Return `receive` with what came last before the end of a connection; the end comes with the next call.
+
+    A broker says why it refuses a login and hangs up. kafka-python 3.0.12 throws away what it reads together with the
+    end, so that by chance nobody hears the reason.
+    """
+
+    def received() -> Received:
+        data, end = receive()
+        return (data, None) if data else (data, end)
+
+    return received
 
 
 class NetworkClient(KafkaNetClient):  # type: ignore[misc]

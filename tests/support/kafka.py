@@ -9,7 +9,12 @@ import subprocess
 import tempfile
 import time
 import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+
+from kafka import KafkaAdminClient
+from kafka.admin import UserScramCredentialDeletion, UserScramCredentialUpsertion
 
 from examples.demo.ports import free_port
 from tests.support.processes import REPOSITORY
@@ -29,13 +34,29 @@ class KafkaMissingError(Exception):
     """Apache Kafka can't be run here; the text says in one line what is missing."""
 
 
+@dataclass(frozen=True)
+class Listener:
+    """A further way into a broker: its name in lower case, how it is spoken to, and settings for it alone."""
+
+    name: str
+    protocol: str
+    settings: Mapping[str, str] = field(default_factory=dict)
+    port: int = field(default_factory=free_port)
+
+    @property
+    def address(self) -> str:
+        """Where it listens, `HOST:PORT`."""
+        return f"127.0.0.1:{self.port}"
+
+
 class ApacheKafka(Topics):
     """One broker on 127.0.0.1 with its own data, which a test can stop, kill and start again.
 
-    `settings` are added to its configuration. Raises KafkaMissingError without a JDK or its jars.
+    `settings` are added to its configuration, `listeners` to the one without security, which tests themselves use.
+    Raises KafkaMissingError without a JDK or its jars.
     """
 
-    def __init__(self, settings: dict[str, str] | None = None) -> None:
+    def __init__(self, settings: dict[str, str] | None = None, listeners: Sequence[Listener] = ()) -> None:
         self._java = find_java()
         self._jars = fetch_jars()
         self.port = free_port()
@@ -44,7 +65,7 @@ class ApacheKafka(Topics):
         self._configuration = self._folder / "server.properties"
         self._log = self._folder / "server.log"
         self._process: subprocess.Popen[bytes] | None = None
-        self._write_configuration(settings or {})
+        self._write_configuration(settings or {}, listeners)
 
     @property
     def bootstrap(self) -> str:
@@ -94,15 +115,33 @@ class ApacheKafka(Topics):
         self.kill()
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _write_configuration(self, settings: dict[str, str]) -> None:
+    def set_scram_password(self, user: str, mechanism: str, password: str) -> None:
+        """Let a user log in with a mechanism, `SCRAM-SHA-256` or `SCRAM-SHA-512`."""
+        self._alter_user(UserScramCredentialUpsertion(user, mechanism, password))
+
+    def remove_scram_user(self, user: str, mechanism: str) -> None:
+        """Let a user log in no more; sessions that there are go on until they have to be renewed."""
+        self._alter_user(UserScramCredentialDeletion(user, mechanism))
+
+    def _alter_user(self, alteration: UserScramCredentialUpsertion | UserScramCredentialDeletion) -> None:
+        client = KafkaAdminClient(bootstrap_servers=self.bootstrap)
+        try:
+            problems = client.alter_user_scram_credentials([alteration])
+        finally:
+            client.close()
+        assert not any(problems.values()), problems
+
+    def _write_configuration(self, settings: dict[str, str], listeners: Sequence[Listener]) -> None:
         controller = f"127.0.0.1:{self._controller_port}"
+        further = [f"{listener.name.upper()}://{listener.address}" for listener in listeners]
+        protocols = [f"{listener.name.upper()}:{listener.protocol}" for listener in listeners]
         configuration = {
             "process.roles": "broker,controller",
             "node.id": "1",
             "controller.quorum.voters": f"1@{controller}",
-            "listeners": f"PLAINTEXT://{self.bootstrap},CONTROLLER://{controller}",
-            "advertised.listeners": f"PLAINTEXT://{self.bootstrap}",
-            "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+            "listeners": ",".join([f"PLAINTEXT://{self.bootstrap}", f"CONTROLLER://{controller}", *further]),
+            "advertised.listeners": ",".join([f"PLAINTEXT://{self.bootstrap}", *further]),
+            "listener.security.protocol.map": ",".join(["PLAINTEXT:PLAINTEXT", "CONTROLLER:PLAINTEXT", *protocols]),
             "controller.listener.names": "CONTROLLER",
             "log.dirs": str(self._folder / "data"),
             "offsets.topic.replication.factor": "1",
@@ -122,6 +161,11 @@ class ApacheKafka(Topics):
             "broker.session.timeout.ms": "3000",
             "broker.heartbeat.interval.ms": "500",
             "log.segment.bytes": "67108864",
+            **{
+                f"listener.name.{listener.name}.{key}": value
+                for listener in listeners
+                for key, value in listener.settings.items()
+            },
             **settings,
         }
         self._configuration.write_text("".join(f"{key}={value}\n" for key, value in configuration.items()))
