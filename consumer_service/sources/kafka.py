@@ -312,7 +312,7 @@ class KafkaSource:
         coordinator = client.cluster.get_coordinator(self._settings.group)
         if coordinator is not None and client.connected(coordinator):
             return None
-        return f"no connection to the coordinator of group {self._settings.group!r}"
+        return f"no connection to the coordinator of group {self._settings.group!r}{client.failure}"
 
     def _missing_topic_problem(self, connection: _Connection) -> str | None:
         topic = self._settings.topic

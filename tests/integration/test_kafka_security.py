@@ -23,7 +23,7 @@ SCRAM_USER = "aggre=gator,1"
 PASSWORD = "s3cr3t-pässwörd"
 WRONG_PASSWORD = "wr0ng-pässwörd"
 KEY_PASSWORD = "k3y-password"
-SESSION_SECONDS = 2
+SESSION_SECONDS = 4
 
 _PLAIN = "org.apache.kafka.common.security.plain.PlainLoginModule"
 _SCRAM = "org.apache.kafka.common.security.scram.ScramLoginModule"
@@ -269,7 +269,11 @@ class TestWhatIsMended:
         consumer, dead = start(deployment, secured, "brief", **login(secured, "SCRAM-SHA-256", user=user))
         assert_it_works(deployment, consumer, dead)
         secured.broker.remove_scram_user(user, "SCRAM-SHA-256")
-        assert_it_waits(consumer, "SaslAuthenticationFailed")
+        eventually(
+            lambda: "SaslAuthenticationFailed" in consumer.readiness().json["checks"]["source"],
+            5 * SESSION_SECONDS,
+            "the session can't be renewed",
+        )
         secured.broker.produce(deployment.topic, [payload(org_id=2, checked="2026-05-01T09:00:00Z"), b"nor this"])
         secured.broker.set_scram_password(user, "SCRAM-SHA-256", PASSWORD)
         consumer.wait_until_ready()
