@@ -1,6 +1,9 @@
 """How the clients of Kafka are set up and ended: shared by the source and the producer of dead letters."""
 
+import socket
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from threading import Thread
 from types import TracebackType
 from typing import Any, Self
@@ -8,10 +11,12 @@ from weakref import WeakSet
 
 import structlog
 from kafka.cluster import collect_hosts
-from kafka.errors import KafkaError, KafkaTimeoutError, RequestTimedOutError
+from kafka.errors import KafkaConnectionError, KafkaError, KafkaTimeoutError, RequestTimedOutError
 from kafka.net.compat import KafkaNetClient
+from kafka.net.inet import create_connection
 from kafka.net.manager import KafkaConnectionManager
 from kafka.net.selector import NetworkSelector
+from kafka.net.transport import KafkaSSLTransport, KafkaTCPTransport
 from kafka.util import ensure_valid_topic_name
 
 from consumer_service.kafka_security import security_options, security_problems
@@ -22,9 +27,6 @@ CONNECT_TIMEOUT = 3.0
 
 # A frame is as large as the largest record; the default of 100 MB is less than what brokers take by default.
 _LARGEST_FRAME = 2**31 - 1
-
-Received = tuple[bytes, Exception | None]
-"""Bytes from a connection, and why it ended, None if it did not."""
 
 log = structlog.get_logger(__name__)
 
@@ -68,6 +70,27 @@ def connection_options(settings: KafkaSettings) -> dict[str, Any]:
     }
 
 
+class _ReadingToTheEnd:
+    """A connection whose last bytes are read before its end.
+
+    A broker says why it refuses a login and hangs up. kafka-python 3.0.12 throws away what it reads together with the
+    end, so that it is chance whether anybody hears the reason.
+    """
+
+    def _sock_recv(self) -> tuple[bytes, Exception | None]:
+        received: bytes
+        received, end = super()._sock_recv()  # type: ignore[misc]
+        return (received, None) if received else (received, end)
+
+
+class _Tcp(_ReadingToTheEnd, KafkaTCPTransport):  # type: ignore[misc]
+    pass
+
+
+class _Tls(_ReadingToTheEnd, KafkaSSLTransport):  # type: ignore[misc]
+    pass
+
+
 class _Connections(KafkaConnectionManager):  # type: ignore[misc]
     """The connections of a client, with the reason for which the last of them failed, if none was made since."""
 
@@ -84,9 +107,28 @@ class _Connections(KafkaConnectionManager):  # type: ignore[misc]
             connection.close_future.add_errback(self._failed)
         return connection
 
-    async def _build_transport(self, *arguments: Any, **options: Any) -> Any:
-        transport = await super()._build_transport(*arguments, **options)
-        transport._sock_recv = _ending_later(transport._sock_recv)
+    async def _build_transport(self, node: Any, timeout_at: float) -> Any:
+        """Return an open connection to a broker, at `timeout_at` of the monotonic clock at the latest.
+
+        Without that limit a broker that is frozen, or speaks no TLS, is waited for in the handshake for ever
+        (kafka-python 3.0.12).
+        """
+        sock = await create_connection(
+            self._net, node.host, node.port, self.config["socket_options"], timeout_at=timeout_at
+        )
+        if not self.ssl_enabled:
+            return _Tcp(self._net, sock, host=node.host)
+        options = {name: value for name, value in self.config.items() if name.startswith("ssl_")}
+        transport = _Tls(self._net, sock, host=node.host, **options)
+        timer = self._net.call_at(timeout_at, lambda: _end(transport))
+        try:
+            await transport.handshake()
+        except Exception as error:
+            transport.close()
+            is_late = time.monotonic() >= timeout_at
+            raise KafkaConnectionError("no answer to the TLS handshake" if is_late else str(error)) from error
+        finally:
+            self._net.cancel(timer)
         return transport
 
     def _succeeded(self, made: object) -> None:
@@ -98,18 +140,11 @@ class _Connections(KafkaConnectionManager):  # type: ignore[misc]
             self.failure = error
 
 
-def _ending_later(receive: Callable[[], Received]) -> Callable[[], Received]:
-    """Return `receive` with what came last before the end of a connection; the end comes with the next call.
-
-    A broker says why it refuses a login and hangs up. kafka-python 3.0.12 throws away what it reads together with the
-    end, so that by chance nobody hears the reason.
-    """
-
-    def received() -> Received:
-        data, end = receive()
-        return (data, None) if data else (data, end)
-
-    return received
+def _end(transport: KafkaTCPTransport) -> None:
+    """End a connection so that whoever waits for it hears of it."""
+    with suppress(OSError):
+        # the method of SSLSocket would make a plain socket of it
+        socket.socket.shutdown(transport._sock, socket.SHUT_RDWR)
 
 
 class NetworkClient(KafkaNetClient):  # type: ignore[misc]
