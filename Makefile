@@ -5,9 +5,14 @@ JOBS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+PIP_INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check
+LOCK_VENV := $(VENV)/lock
+# one file for every platform and Python, without a word on where it was made
+LOCK := $(LOCK_VENV)/bin/uv pip compile setup.cfg --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-annotate --custom-compile-command 'make lock'
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-faults soak check format bench bench-scale bench-compare clean
+.PHONY: help demo test test-faults soak check format lock bench bench-scale bench-compare clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +41,14 @@ format: $(STAMP)  ## Format the code and make the generated pages
 	$(BIN)/ruff format .
 	$(BIN)/python -m docs.generate
 
+lock:  ## Lock what setup.cfg allows with hashes, in requirements/ (ARGS=--upgrade: newest versions)
+	@$(PYTHON) -m venv $(LOCK_VENV)
+	@$(LOCK_VENV)/bin/pip install --quiet --disable-pip-version-check 'uv>=0.9,<1'
+	$(LOCK) $(ARGS) --extra consumer --extra api --extra docs --extra dev --output-file requirements/dev.txt
+	$(LOCK) --constraints requirements/dev.txt --extra consumer --output-file requirements/consumer.txt
+	$(LOCK) --constraints requirements/dev.txt --extra api --output-file requirements/api.txt
+	$(LOCK) --constraints requirements/dev.txt --extra api --extra docs --output-file requirements/api-docs.txt
+
 bench: $(STAMP)  ## Measure ingest, latency and reads beside the bare limits (5 minutes; needs a JDK and Maven)
 	@$(BIN)/python -m benchmarks $(ARGS)
 
@@ -48,10 +61,11 @@ bench-compare: $(STAMP)  ## Measure as `bench` does, this version and BASE=<comm
 clean:  ## Remove what the other targets made
 	rm -rf $(VENV) .demo .cache build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 
-$(STAMP): setup.cfg pyproject.toml
+$(STAMP): setup.cfg pyproject.toml requirements/dev.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo 'error: Python 3.11 or newer is needed; name it with PYTHON=/path/to/python3'; exit 1; }
 	@echo 'Making $(VENV) ...'
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[consumer,api,docs,dev]'
+	@$(PIP_INSTALL) --require-hashes --requirement requirements/dev.txt
+	@$(PIP_INSTALL) --no-deps --no-build-isolation --editable .
 	@touch $@

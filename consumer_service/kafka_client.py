@@ -1,7 +1,9 @@
 """How the clients of Kafka are set up and ended: shared by the source and the producer of dead letters."""
 
-import os
+import socket
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from threading import Thread
 from types import TracebackType
 from typing import Any, Self
@@ -9,12 +11,15 @@ from weakref import WeakSet
 
 import structlog
 from kafka.cluster import collect_hosts
-from kafka.errors import KafkaError, KafkaTimeoutError
+from kafka.errors import KafkaConnectionError, KafkaError, KafkaTimeoutError, RequestTimedOutError
 from kafka.net.compat import KafkaNetClient
+from kafka.net.inet import create_connection
 from kafka.net.manager import KafkaConnectionManager
 from kafka.net.selector import NetworkSelector
+from kafka.net.transport import KafkaSSLTransport, KafkaTCPTransport
 from kafka.util import ensure_valid_topic_name
 
+from consumer_service.kafka_security import security_options, security_problems
 from consumer_service.settings import KafkaSettings
 
 CONNECT_TIMEOUT = 3.0
@@ -40,13 +45,7 @@ def problems_of(settings: KafkaSettings) -> list[str]:
     problems += _topic_problems("kafka.topic", settings.topic)
     if settings.dead_letter_topic:
         problems += _topic_problems("kafka.dead_letter_topic", settings.dead_letter_topic)
-    if settings.security_protocol.startswith("SASL") and not settings.sasl_username:
-        problems.append(f"kafka.sasl_username: needed with {settings.security_protocol}")
-    for name in ("ssl_cafile", "ssl_certfile", "ssl_keyfile"):
-        file = getattr(settings, name)
-        if file and not os.access(file, os.R_OK):
-            problems.append(f"kafka.{name}: can't be read: {file}")
-    return problems
+    return [*problems, *security_problems(settings)]
 
 
 def _topic_problems(name: str, topic: str) -> list[str]:
@@ -67,29 +66,33 @@ def connection_options(settings: KafkaSettings) -> dict[str, Any]:
         "receive_message_max_bytes": _LARGEST_FRAME,
         "allow_auto_create_topics": False,
         "metrics_enabled": False,
-        **_security_options(settings),
+        **security_options(settings),
     }
 
 
-def _security_options(settings: KafkaSettings) -> dict[str, Any]:
-    options: dict[str, Any] = {"security_protocol": settings.security_protocol}
-    if settings.security_protocol.endswith("SSL"):
-        options |= {
-            "ssl_cafile": settings.ssl_cafile or None,
-            "ssl_certfile": settings.ssl_certfile or None,
-            "ssl_keyfile": settings.ssl_keyfile or None,
-        }
-    if settings.security_protocol.startswith("SASL"):
-        options |= {
-            "sasl_mechanism": settings.sasl_mechanism,
-            "sasl_plain_username": settings.sasl_username,
-            "sasl_plain_password": settings.sasl_password.reveal(),
-        }
-    return options
+class _ReadingToTheEnd:
+    """A connection whose last bytes are read before its end.
+
+    A broker says why it refuses a login and hangs up. kafka-python 3.0.12 throws away what it reads together with the
+    end, so that it is chance whether anybody hears the reason.
+    """
+
+    def _sock_recv(self) -> tuple[bytes, Exception | None]:
+        received: bytes
+        received, end = super()._sock_recv()  # type: ignore[misc]
+        return (received, None) if received else (received, end)
+
+
+class _Tcp(_ReadingToTheEnd, KafkaTCPTransport):  # type: ignore[misc]
+    pass
+
+
+class _Tls(_ReadingToTheEnd, KafkaSSLTransport):  # type: ignore[misc]
+    pass
 
 
 class _Connections(KafkaConnectionManager):  # type: ignore[misc]
-    """The connections of a client, with the reason for which the last of them failed."""
+    """The connections of a client, with the reason for which the last of them failed, if none was made since."""
 
     def __init__(self, net: NetworkSelector, **options: Any) -> None:
         super().__init__(net, **options)
@@ -100,11 +103,48 @@ class _Connections(KafkaConnectionManager):  # type: ignore[misc]
         connection = super().get_connection(*arguments, **options)
         if connection not in self._watched:
             self._watched.add(connection)
+            connection.init_future.add_callback(self._succeeded)
             connection.close_future.add_errback(self._failed)
         return connection
 
+    async def _build_transport(self, node: Any, timeout_at: float) -> Any:
+        """Return an open connection to a broker, at `timeout_at` of the monotonic clock at the latest.
+
+        Without that limit a broker that is frozen, or speaks no TLS, is waited for in the handshake for ever
+        (kafka-python 3.0.12).
+        """
+        sock = await create_connection(
+            self._net, node.host, node.port, self.config["socket_options"], timeout_at=timeout_at
+        )
+        if not self.ssl_enabled:
+            return _Tcp(self._net, sock, host=node.host)
+        options = {name: value for name, value in self.config.items() if name.startswith("ssl_")}
+        transport = _Tls(self._net, sock, host=node.host, **options)
+        timer = self._net.call_at(timeout_at, lambda: _end(transport))
+        try:
+            await transport.handshake()
+        except Exception as error:
+            transport.close()
+            is_late = time.monotonic() >= timeout_at
+            raise KafkaConnectionError("no answer to the TLS handshake" if is_late else str(error)) from error
+        finally:
+            self._net.cancel(timer)
+        return transport
+
+    def _succeeded(self, made: object) -> None:
+        self.failure = None
+
     def _failed(self, error: Exception) -> None:
-        self.failure = error
+        # the attempt that a deadline cuts off says less than those before it
+        if self.failure is None or not isinstance(error, RequestTimedOutError | KafkaTimeoutError):
+            self.failure = error
+
+
+def _end(transport: KafkaTCPTransport) -> None:
+    """End a connection so that whoever waits for it hears of it."""
+    with suppress(OSError):
+        # the method of SSLSocket would make a plain socket of it
+        socket.socket.shutdown(transport._sock, socket.SHUT_RDWR)
 
 
 class NetworkClient(KafkaNetClient):  # type: ignore[misc]

@@ -32,9 +32,14 @@ class KafkaSettings:
     )
     sasl_username: str = setting("", "user, with a `SASL_` protocol")
     sasl_password: Secret = setting(Secret(""), "password, with a `SASL_` protocol")
-    ssl_cafile: str = setting("", "PEM file of the authorities that brokers are checked against")
-    ssl_certfile: str = setting("", "PEM file of the client's certificate")
-    ssl_keyfile: str = setting("", "PEM file of the client's key")
+    ssl_cafile: str = setting(
+        "", "PEM file of the authorities that brokers are checked against, read at each connection; empty: the system's"
+    )
+    ssl_certfile: str = setting("", "PEM file of the client's certificate, read at each connection")
+    ssl_keyfile: str = setting(
+        "", "PEM file of the client's key, read at each connection; empty: `ssl_certfile` has it too"
+    )
+    ssl_password: Secret = setting(Secret(""), "password of the client's key, if it is encrypted")
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,45 @@ import msgspec
 
 T = TypeVar("T")
 
+_SHOWN_OPTIONS = frozenset(
+    [
+        "application_name",
+        "channel_binding",
+        "connect_timeout",
+        "dbname",
+        "fallback_application_name",
+        "gssencmode",
+        "host",
+        "hostaddr",
+        "keepalives",
+        "keepalives_count",
+        "keepalives_idle",
+        "keepalives_interval",
+        "krbsrvname",
+        "load_balance_hosts",
+        "options",
+        "passfile",
+        "port",
+        "require_auth",
+        "requirepeer",
+        "service",
+        "ssl_max_protocol_version",
+        "ssl_min_protocol_version",
+        "sslcert",
+        "sslcrl",
+        "sslcrldir",
+        "sslkey",
+        "sslmode",
+        "sslnegotiation",
+        "sslrootcert",
+        "sslsni",
+        "target_session_attrs",
+        "tcp_user_timeout",
+        "user",
+    ]
+)
+"""What libpq takes in a URL and what is no secret."""
+
 ENVIRONMENT_PREFIX = "AGGREGATOR_"
 CONFIG_VARIABLE = "AGGREGATOR_CONFIG"
 SECRETS_VARIABLE = "AGGREGATOR_SECRETS_DIR"
@@ -214,12 +253,16 @@ def mask_password(url: str) -> str:
     if not re.match(r"[a-z]+://", url):
         return "***" if url else ""
     masked = re.sub(r"(?s)(?<=://)([^/@:]*):.*(?=@)", r"\1:***", url)
-    return re.sub(r"([^?&=]+)=([^&]*)", _mask_option, masked)
+    address, mark, options = masked.partition("?")
+    return address + mark + "&".join(map(_mask_option, options.split("&")))
 
 
-def _mask_option(option: re.Match[str]) -> str:
-    is_password = "password" in unquote(option[1]).lower()
-    return f"{option[1]}=***" if is_password else option[0]
+def _mask_option(option: str) -> str:
+    """Mask what has no known name too: a password whose name is misspelt, or the rest of one that has a `&`."""
+    name, sign, _ = option.partition("=")
+    if not option or (sign and unquote(name) in _SHOWN_OPTIONS):
+        return option
+    return f"{name}=***" if sign else "***"
 
 
 def _given(config_file: Path | None, environment: Mapping[str, str]) -> Iterator[tuple[str, object, str]]:

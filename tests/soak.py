@@ -16,12 +16,11 @@ from pathlib import Path
 
 import click
 
-from examples.demo.ports import free_port
 from tests.support.deployment import Deployment
 from tests.support.fault_run import FaultRun
 from tests.support.faults import BROKER_FAULTS, CONSUMER_FAULTS, DATABASE_FAULTS, SERVER_OPTIONS, Parts
 from tests.support.kafka import ApacheKafka
-from tests.support.kafka_proxy import KafkaProxy
+from tests.support.kafka_proxy import KafkaProxy, proxied_listener
 from tests.support.postgresql import PostgresqlServer
 from tests.support.processes import Processes
 from tests.support.waiting import last
@@ -55,8 +54,8 @@ def _round(parts: Parts, seed: int) -> Counter[str]:
         stack.callback(processes.kill_all)
         deployment = Deployment(processes, parts.broker, stack.enter_context(parts.server.database()))
         deployment.migrate()
-        bootstrap = f"127.0.0.1:{parts.proxy.port}"
-        run = FaultRun(deployment, seed, KAFKA__BOOTSTRAP_SERVERS=bootstrap, DATABASE__STATEMENT_TIMEOUT="3")
+        settings = {"KAFKA__BOOTSTRAP_SERVERS": parts.proxy.bootstrap, "DATABASE__STATEMENT_TIMEOUT": "3"}
+        run = FaultRun(deployment, seed, **settings)
         stack.callback(run.abandon)
         try:
             run.begin_load()
@@ -95,11 +94,11 @@ def _parts() -> Iterator[Parts]:
         server = PostgresqlServer(SERVER_OPTIONS)
         stack.callback(server.close)
         server.start()
-        port = free_port()
-        broker = ApacheKafka(proxy_port=port)
+        listener = proxied_listener()
+        broker = ApacheKafka(listeners=[listener])
         stack.callback(broker.close)
         broker.start()
-        proxy = KafkaProxy(port, broker.behind_proxy)
+        proxy = KafkaProxy(listener)
         stack.callback(proxy.close)
         yield Parts(server, broker, proxy)
 

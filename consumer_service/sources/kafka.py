@@ -19,6 +19,7 @@ from kafka.future import Future
 from kafka.structs import OffsetAndMetadata
 
 from consumer_service.dead_letters import DeadLetterProducer
+from consumer_service.header_names import take_any_header_name
 from consumer_service.kafka_client import (
     CLIENT_FAULTS,
     Connecting,
@@ -199,6 +200,7 @@ class KafkaSource:
                 max_partition_fetch_bytes=_FETCH_BYTES,
                 metadata_max_age_ms=round(METADATA_SECONDS * 1000),
             )
+        take_any_header_name(consumer)
         log.info("connected to Kafka", topic=settings.topic, group=settings.group)
         # what is heard of the topic before the group is joined: a leader that hears of it later has all members
         # join again, which takes them until their next heartbeat (kafka-python 3.0.12)
@@ -310,7 +312,7 @@ class KafkaSource:
         coordinator = client.cluster.get_coordinator(self._settings.group)
         if coordinator is not None and client.connected(coordinator):
             return None
-        return f"no connection to the coordinator of group {self._settings.group!r}"
+        return f"no connection to the coordinator of group {self._settings.group!r}{client.failure}"
 
     def _missing_topic_problem(self, connection: _Connection) -> str | None:
         topic = self._settings.topic

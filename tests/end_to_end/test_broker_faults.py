@@ -4,12 +4,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from examples.demo.ports import free_port
 from tests.end_to_end.conftest import BeginRun
 from tests.support.deployment import Deployment
 from tests.support.fault_run import FaultRun
-from tests.support.kafka import ApacheKafka
-from tests.support.kafka_proxy import OFFSET_COMMIT, KafkaProxy
+from tests.support.kafka import ApacheKafka, Listener
+from tests.support.kafka_proxy import OFFSET_COMMIT, KafkaProxy, proxied_listener
 from tests.support.processes import Processes
 from tests.support.topics import Sent
 from tests.support.waiting import eventually, last
@@ -18,15 +17,15 @@ pytestmark = pytest.mark.faults
 
 
 @pytest.fixture(scope="module")
-def proxy_port() -> int:
-    """Return the port of a proxy in front of the broker of this module."""
-    return free_port()
+def listener() -> Listener:
+    """Return the listener of this module's broker that is behind a proxy."""
+    return proxied_listener()
 
 
 @pytest.fixture(scope="module")
-def broker(proxy_port: int) -> Iterator[ApacheKafka]:
+def broker(listener: Listener) -> Iterator[ApacheKafka]:
     """Yield a broker that tests may do anything to, and have to leave running."""
-    broker = ApacheKafka(proxy_port=proxy_port)
+    broker = ApacheKafka(listeners=[listener])
     try:
         broker.start()
         yield broker
@@ -35,9 +34,9 @@ def broker(proxy_port: int) -> Iterator[ApacheKafka]:
 
 
 @pytest.fixture
-def proxy(broker: ApacheKafka, proxy_port: int) -> Iterator[KafkaProxy]:
+def proxy(listener: Listener) -> Iterator[KafkaProxy]:
     """Yield a proxy in front of the broker."""
-    proxy = KafkaProxy(proxy_port, broker.behind_proxy)
+    proxy = KafkaProxy(listener)
     yield proxy
     proxy.close()
 
@@ -78,9 +77,9 @@ def test_a_broker_that_is_frozen_for_longer_than_a_session_loses_and_repeats_not
 
 
 def test_connections_that_are_held_while_offsets_are_committed_lose_and_repeat_nothing(
-    deployment: Deployment, proxy: KafkaProxy, proxy_port: int, begin_run: BeginRun
+    deployment: Deployment, proxy: KafkaProxy, begin_run: BeginRun
 ) -> None:
-    run = begin_run(deployment, seed=13, KAFKA__BOOTSTRAP_SERVERS=f"127.0.0.1:{proxy_port}")
+    run = begin_run(deployment, seed=13, KAFKA__BOOTSTRAP_SERVERS=proxy.bootstrap)
     run.begin_load()
     run.start_two()
     for _ in range(3):

@@ -6,11 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from examples.demo.ports import free_port
 from tests.end_to_end.conftest import BeginRun
 from tests.support.deployment import Deployment
 from tests.support.kafka import ApacheKafka
-from tests.support.kafka_proxy import PRODUCE, KafkaProxy
+from tests.support.kafka_proxy import PRODUCE, KafkaProxy, proxied_listener
 from tests.support.processes import Processes
 from tests.support.reckoning import Reckoning
 from tests.support.topics import Sent
@@ -23,11 +22,11 @@ pytestmark = pytest.mark.faults
 def test_letters_that_a_broker_held_when_it_was_cut_off_and_the_consumers_killed_come_again(
     postgresql_url: str, processes: Processes, begin_run: BeginRun
 ) -> None:
-    with _proxied_broker() as (broker, proxy, proxy_port):
+    with _proxied_broker() as (broker, proxy):
         deployment = Deployment(processes, broker, postgresql_url)
         deployment.migrate()
         traffic = Traffic(51, mix=Mix(bad=0.3))
-        run = begin_run(deployment, 51, traffic=traffic, KAFKA__BOOTSTRAP_SERVERS=f"127.0.0.1:{proxy_port}")
+        run = begin_run(deployment, 51, traffic=traffic, KAFKA__BOOTSTRAP_SERVERS=proxy.bootstrap)
         run.begin_load()
         run.start_two()
         for _ in range(2):
@@ -57,14 +56,14 @@ def test_a_letter_that_is_too_large_for_its_topic_stops_none_of_the_later_ones(
 
 
 @contextlib.contextmanager
-def _proxied_broker() -> Iterator[tuple[ApacheKafka, KafkaProxy, int]]:
-    """Yield a broker, the proxy in front of it, and the port of that."""
-    port = free_port()
-    broker = ApacheKafka(proxy_port=port)
-    proxy = KafkaProxy(port, broker.behind_proxy)
+def _proxied_broker() -> Iterator[tuple[ApacheKafka, KafkaProxy]]:
+    """Yield a broker and the proxy in front of it."""
+    listener = proxied_listener()
+    broker = ApacheKafka(listeners=[listener])
+    proxy = KafkaProxy(listener)
     try:
         broker.start()
-        yield broker, proxy, port
+        yield broker, proxy
     finally:
         proxy.close()
         broker.close()

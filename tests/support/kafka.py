@@ -10,8 +10,12 @@ import subprocess
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+
+from kafka import KafkaAdminClient
+from kafka.admin import UserScramCredentialDeletion, UserScramCredentialUpsertion
 
 from examples.demo.ports import free_port
 from tests.support.processes import REPOSITORY
@@ -31,14 +35,38 @@ class KafkaMissingError(Exception):
     """Apache Kafka can't be run here; the text says in one line what is missing."""
 
 
+@dataclass(frozen=True)
+class Listener:
+    """A further way into a broker: its name in lower case, how it is spoken to, and settings for it alone.
+
+    Clients are told to connect to `proxy_port` instead of `port`, if there is one.
+    """
+
+    name: str
+    protocol: str
+    settings: Mapping[str, str] = field(default_factory=dict)
+    port: int = field(default_factory=free_port)
+    proxy_port: int | None = None
+
+    @property
+    def address(self) -> str:
+        """Where it listens, `HOST:PORT`."""
+        return f"127.0.0.1:{self.port}"
+
+    @property
+    def advertised(self) -> str:
+        """Where clients are told to connect, `HOST:PORT`."""
+        return f"127.0.0.1:{self.proxy_port or self.port}"
+
+
 class ApacheKafka(Topics):
     """One broker on 127.0.0.1 with its own data, which a test can stop, kill and start again.
 
-    `settings` are added to its configuration. With a `proxy_port` it has a second listener, on the port
-    `behind_proxy`, whose clients are told to connect to that port. Raises KafkaMissingError without a JDK or its jars.
+    `settings` are added to its configuration, `listeners` to the one without security, which tests themselves use.
+    Raises KafkaMissingError without a JDK or its jars.
     """
 
-    def __init__(self, settings: dict[str, str] | None = None, proxy_port: int | None = None) -> None:
+    def __init__(self, settings: dict[str, str] | None = None, listeners: Sequence[Listener] = ()) -> None:
         self._java = find_java()
         self._jars = fetch_jars()
         self.port = free_port()
@@ -47,9 +75,7 @@ class ApacheKafka(Topics):
         self._configuration = self._folder / "server.properties"
         self._log = self._folder / "server.log"
         self._process: subprocess.Popen[bytes] | None = None
-        self.behind_proxy = free_port()
-        proxied = self._proxied_listener(proxy_port) if proxy_port else {}
-        self._write_configuration({**proxied, **(settings or {})})
+        self._write_configuration(settings or {}, listeners)
 
     @property
     def bootstrap(self) -> str:
@@ -109,15 +135,34 @@ class ApacheKafka(Topics):
         self.kill()
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _write_configuration(self, settings: dict[str, str]) -> None:
+    def set_scram_password(self, user: str, mechanism: str, password: str) -> None:
+        """Let a user log in with a mechanism, `SCRAM-SHA-256` or `SCRAM-SHA-512`."""
+        self._alter_user(UserScramCredentialUpsertion(user, mechanism, password))
+
+    def remove_scram_user(self, user: str, mechanism: str) -> None:
+        """Let a user log in no more; sessions that there are go on until they have to be renewed."""
+        self._alter_user(UserScramCredentialDeletion(user, mechanism))
+
+    def _alter_user(self, alteration: UserScramCredentialUpsertion | UserScramCredentialDeletion) -> None:
+        client = KafkaAdminClient(bootstrap_servers=self.bootstrap)
+        try:
+            problems = client.alter_user_scram_credentials([alteration])
+        finally:
+            client.close()
+        assert not any(problems.values()), problems
+
+    def _write_configuration(self, settings: dict[str, str], listeners: Sequence[Listener]) -> None:
         controller = f"127.0.0.1:{self._controller_port}"
+        further = [f"{listener.name.upper()}://{listener.address}" for listener in listeners]
+        advertised = [f"{listener.name.upper()}://{listener.advertised}" for listener in listeners]
+        protocols = [f"{listener.name.upper()}:{listener.protocol}" for listener in listeners]
         configuration = {
             "process.roles": "broker,controller",
             "node.id": "1",
             "controller.quorum.voters": f"1@{controller}",
-            "listeners": f"PLAINTEXT://{self.bootstrap},CONTROLLER://{controller}",
-            "advertised.listeners": f"PLAINTEXT://{self.bootstrap}",
-            "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+            "listeners": ",".join([f"PLAINTEXT://{self.bootstrap}", f"CONTROLLER://{controller}", *further]),
+            "advertised.listeners": ",".join([f"PLAINTEXT://{self.bootstrap}", *advertised]),
+            "listener.security.protocol.map": ",".join(["PLAINTEXT:PLAINTEXT", "CONTROLLER:PLAINTEXT", *protocols]),
             "controller.listener.names": "CONTROLLER",
             "log.dirs": str(self._folder / "data"),
             "offsets.topic.replication.factor": "1",
@@ -137,17 +182,14 @@ class ApacheKafka(Topics):
             "broker.session.timeout.ms": "3000",
             "broker.heartbeat.interval.ms": "500",
             "log.segment.bytes": "67108864",
+            **{
+                f"listener.name.{listener.name}.{key}": value
+                for listener in listeners
+                for key, value in listener.settings.items()
+            },
             **settings,
         }
         self._configuration.write_text("".join(f"{key}={value}\n" for key, value in configuration.items()))
-
-    def _proxied_listener(self, proxy_port: int) -> dict[str, str]:
-        plain, controller = f"PLAINTEXT://{self.bootstrap}", f"CONTROLLER://127.0.0.1:{self._controller_port}"
-        return {
-            "listeners": f"{plain},PROXIED://127.0.0.1:{self.behind_proxy},{controller}",
-            "advertised.listeners": f"{plain},PROXIED://127.0.0.1:{proxy_port}",
-            "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,PROXIED:PLAINTEXT,CONTROLLER:PLAINTEXT",
-        }
 
     def _format(self) -> None:
         cluster = uuid.uuid4().hex[:22]

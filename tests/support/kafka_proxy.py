@@ -5,23 +5,31 @@ import socket
 from collections.abc import Iterator
 from threading import Event, Lock, Thread
 
+from examples.demo.ports import free_port
+from tests.support.kafka import Listener
+
 PRODUCE = 0
 OFFSET_COMMIT = 8
 """Numbers of requests in the protocol."""
 
 
-class KafkaProxy:
-    """Listens on a port of its own and hands on what it is sent; the broker has to tell clients this address."""
+def proxied_listener() -> Listener:
+    """Return a listener of a broker whose clients are told to connect to a port that a proxy can have."""
+    return Listener("proxied", "PLAINTEXT", proxy_port=free_port())
 
-    def __init__(self, port: int, broker_port: int) -> None:
-        self.port = port
+
+class KafkaProxy:
+    """Listens for the clients of a listener that `proxied_listener` returned, and hands on what it is sent."""
+
+    def __init__(self, listener: Listener) -> None:
+        self.bootstrap = listener.advertised
         self.held_requests = 0
-        self._broker_port = broker_port
+        self._broker_port = listener.port
         self._held: int | None = None
         self._go_on = Event()
         self._lock = Lock()
         self._sockets: list[socket.socket] = []
-        self._listener = socket.create_server(("127.0.0.1", port))
+        self._socket = socket.create_server(("127.0.0.1", listener.proxy_port or 0))
         self._is_open = True
         Thread(target=self._accept, name="proxy", daemon=True).start()
 
@@ -53,15 +61,15 @@ class KafkaProxy:
         """Cut all connections and listen no more."""
         self._is_open = False
         with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
+            self._socket.shutdown(socket.SHUT_RDWR)
+        self._socket.close()
         self._go_on.set()
         self.cut()
 
     def _accept(self) -> None:
         while self._is_open:
             try:
-                client, _ = self._listener.accept()
+                client, _ = self._socket.accept()
                 broker = socket.create_connection(("127.0.0.1", self._broker_port), timeout=5)
             except OSError:
                 continue

@@ -467,6 +467,8 @@ class TestSecrets:
             ("postgresql://h/d?sslkey=k&sslpassword=p", "postgresql://h/d?sslkey=k&sslpassword=***"),
             ("postgresql://h/d?PASSWORD=p", "postgresql://h/d?PASSWORD=***"),
             ("postgresql://h/d?pass%77ord=p", "postgresql://h/d?pass%77ord=***"),
+            ("postgresql://h/d?password=p&q&=r", "postgresql://h/d?password=***&***&=***"),
+            ("postgresql://h/d?", "postgresql://h/d?"),
             ("postgresql://u@h:5432/d", "postgresql://u@h:5432/d"),
             ("postgresql://h:5432/d", "postgresql://h:5432/d"),
             ("sqlite:///file.db", "sqlite:///file.db"),
@@ -475,6 +477,11 @@ class TestSecrets:
     )
     def test_of_a_url_only_the_password_is_masked(self, url: str, masked: str) -> None:
         assert mask_password(url) == masked
+
+    @pytest.mark.parametrize("name", ["pasword", "passwd", "pw", "PASSWORD", "sslpassword", "scram_client_key", "p%77"])
+    def test_an_option_that_is_not_known_to_be_harmless_is_masked(self, name: str) -> None:
+        url = f"postgresql://user@host/name?sslmode=require&{name}={PASSWORD}&port=1"
+        assert mask_password(url) == f"postgresql://user@host/name?sslmode=require&{name}=***&port=1"
 
     @given(st.text(st.characters(codec="utf-8"), max_size=10))
     def test_a_password_is_masked_whatever_is_in_it(self, noise: str) -> None:
