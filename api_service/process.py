@@ -41,7 +41,7 @@ def serve_until_stopped(settings: ApiProcessSettings) -> None:
     While the database is away at the start it waits, with the admin port open and the API's port closed. Raises
     SettingsError or SchemaError if it can't begin with these settings or this database.
     """
-    # workers read it again, each for itself
+    # whoever serves reads it again
     is_secure = certificate_of(settings.api) is not None
     share_one_heap()
     psycopg2.extensions.set_wait_callback(limited_wait(settings.database))

@@ -13,19 +13,19 @@ from typing import Any
 
 import structlog
 import uvloop
-from granian._granian import SocketHolder
 from granian.constants import HTTPModes, Interfaces, SSLProtocols
 from granian.http import HTTP1Settings
 from granian.log import LogLevels
+from granian.net import SocketHolder  # type: ignore[attr-defined]
 from granian.server.embed import Server as EmbeddedGranian
 
 from api_service.app import Application
 from api_service.metrics import ApiMetrics
 from api_service.servers import MAX_HEAD_BYTES, port_is_taken, raise_file_limit
 from api_service.servers.ports import (
-    ARRIVAL_SECONDS,
     BACKLOG,
-    FIRST_REQUEST_SECONDS,
+    arrival_seconds,
+    first_request_seconds,
     has_input,
     let_nobody_in,
     socket_to_listen_on,
@@ -116,7 +116,7 @@ class GranianServer:
         for leaving in self._leaving.values():
             leaving.cancel()
         await asyncio.gather(*(listener.close_port() for listener in listeners))
-        await asyncio.sleep(FIRST_REQUEST_SECONDS)
+        await asyncio.sleep(first_request_seconds(self._settings.shutdown_timeout))
         await asyncio.gather(*(listener.finish() for listener in listeners))
 
     async def _turn(self) -> None:
@@ -204,7 +204,7 @@ class _Listener:
             return True
         if not let_nobody_in(self._socket):
             return False
-        await asyncio.sleep(ARRIVAL_SECONDS)
+        await asyncio.sleep(arrival_seconds(self._settings.shutdown_timeout))
         while has_input(self._socket):
             await asyncio.sleep(_TURN_SECONDS)
         # the port is closed once nobody has the socket; granian, which could only be made to close it together with

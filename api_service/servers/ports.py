@@ -10,12 +10,8 @@ from array import array
 BACKLOG = 1024
 """Connections that the kernel holds until they are taken."""
 
-ARRIVAL_SECONDS = 0.5
-"""For handshakes that the kernel has begun to come to their end, once nobody new is let in: several round trips."""
-
-FIRST_REQUEST_SECONDS = 1.0
-"""For what clients send on connections that are open when the port is closed: then a silent one is closed."""
-
+_ARRIVAL_SECONDS = 0.5
+_FIRST_REQUEST_SECONDS = 1.0
 _IS_LINUX = sys.platform == "linux"
 # from <asm-generic/socket.h>; the module `socket` lacks it
 _SO_ATTACH_FILTER = 26
@@ -27,6 +23,19 @@ _NO_SYN = (
     (0x06, 0, 0, 0),
     (0x06, 0, 0, 0xFFFFFFFF),
 )
+
+
+def arrival_seconds(shutdown_timeout: float) -> float:
+    """Return for how long handshakes of the kernel may go on once nobody new is let in: some round trips."""
+    return min(_ARRIVAL_SECONDS, shutdown_timeout / 4)
+
+
+def first_request_seconds(shutdown_timeout: float) -> float:
+    """Return for how long connections without work are kept once the port is closed.
+
+    A request that was sent before its client could know better counts as accepted.
+    """
+    return min(_FIRST_REQUEST_SECONDS, shutdown_timeout / 2)
 
 
 def socket_to_listen_on(bound: socket.socket) -> socket.socket:

@@ -35,6 +35,7 @@ class Certificate:
         self._next_look = time.monotonic() + _LOOK_SECONDS
         self._seen = self._tried = self._state_of_files()
         self.context = _context(certificate_file, key_file)
+        # seconds since 1970; 0 if it can't be told
         self.expiry = _expiry_of(certificate_file)
 
     def look(self) -> bool:
@@ -95,13 +96,13 @@ def _context(certificate_file: Path, key_file: Path) -> ssl.SSLContext:
     try:
         # says of this file alone whether there is a certificate in it
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(certificate_file)
-    except ssl.SSLError:
+    except OSError:
         raise SettingsError([f"api.tls_certificate: {certificate_file}: no certificate in PEM"]) from None
     try:
         context.load_cert_chain(certificate_file, key_file, password=_refuse_password)
     except _EncryptedKeyError:
         raise SettingsError([f"api.tls_private_key: {key_file}: the key is encrypted"]) from None
-    except ssl.SSLError as error:
+    except OSError as error:
         raise SettingsError([_problem(error, certificate_file, key_file)]) from None
     return context
 
@@ -119,11 +120,12 @@ def _refuse_password() -> str:
     raise _EncryptedKeyError
 
 
-def _problem(error: ssl.SSLError, certificate_file: Path, key_file: Path) -> str:
-    if error.reason == "KEY_VALUES_MISMATCH":
+def _problem(error: OSError, certificate_file: Path, key_file: Path) -> str:
+    reason = getattr(error, "reason", None) or ""
+    if reason == "KEY_VALUES_MISMATCH":
         return f"api.tls_private_key: {key_file}: the key does not fit the certificate in {certificate_file}"
-    if error.reason and ("TOO_SMALL" in error.reason or "TOO_WEAK" in error.reason):
-        return f"api.tls_certificate: {certificate_file}: {error.reason.lower().replace('_', ' ')}"
+    if reason.endswith(("TOO_SMALL", "TOO_WEAK")):
+        return f"api.tls_certificate: {certificate_file}: {reason.lower().replace('_', ' ')}"
     return f"api.tls_private_key: {key_file}: no private key in PEM"
 
 
@@ -136,11 +138,17 @@ def _state_of_file(file: Path) -> object:
 
 
 def _expiry_of(certificate_file: Path) -> float:
-    """Return when the first certificate of a file runs out, in seconds since 1970; 0 if there is none in it."""
-    found = _CERTIFICATE.search(certificate_file.read_text(encoding="latin-1"))
-    if not found:
+    """Return when the first certificate of a file runs out, in seconds since 1970; 0 if that can't be told."""
+    try:
+        found = _CERTIFICATE.search(certificate_file.read_text(encoding="latin-1"))
+        return _not_after(ssl.PEM_cert_to_DER_cert(found[0])) if found else 0.0
+    except (OSError, ValueError, IndexError):
+        # OpenSSL takes more than is read here, and serving does not depend on it
         return 0.0
-    ((_, certificate),) = _elements(ssl.PEM_cert_to_DER_cert(found[0]))
+
+
+def _not_after(der: bytes) -> float:
+    ((_, certificate),) = _elements(der)
     (_, content), *_ = _elements(certificate)
     fields = _elements(content)
     # version (may be missing), serial number, algorithm, issuer, validity

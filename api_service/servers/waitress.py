@@ -20,9 +20,9 @@ from api_service.app import Application
 from api_service.metrics import ApiMetrics
 from api_service.servers import MAX_HEAD_BYTES, port_is_taken, raise_file_limit
 from api_service.servers.ports import (
-    ARRIVAL_SECONDS,
     BACKLOG,
-    FIRST_REQUEST_SECONDS,
+    arrival_seconds,
+    first_request_seconds,
     has_input,
     let_nobody_in,
     socket_to_listen_on,
@@ -86,7 +86,7 @@ class WaitressServer:
             self._turn(_TURN_SECONDS)
         self._turn_until(time.monotonic() + self._settings.shutdown_delay)
         deadline = time.monotonic() + self._settings.shutdown_timeout
-        self._stop_listening(listening, deadline)
+        self._stop_listening(listening)
         self._finish_requests(deadline)
         self._dispatcher.shutdown(timeout=_THREADS_STOP_SECONDS)
         wasyncore.close_all(self._channels)
@@ -143,22 +143,19 @@ class WaitressServer:
         while (remaining := end - time.monotonic()) > 0:
             self._turn(min(remaining, _TURN_SECONDS))
 
-    def _stop_listening(self, listening: socket.socket, deadline: float) -> None:
+    def _stop_listening(self, listening: socket.socket) -> None:
         """Close the listening socket alone: threads still wake the loop by the server's trigger."""
         if let_nobody_in(listening):
-            self._turn_until(min(deadline, time.monotonic() + ARRIVAL_SECONDS))
+            self._turn_until(time.monotonic() + arrival_seconds(self._settings.shutdown_timeout))
         # connections that the kernel has accepted for us would be reset
         while has_input(listening):
             self._server.handle_accept()
         wasyncore.dispatcher.close(self._server)
 
     def _finish_requests(self, deadline: float) -> None:
-        """Go on until no connection is open; each is closed as soon as it has no work.
-
-        For a moment, all are kept: a request that was sent before the client could know better counts as accepted.
-        """
+        """Go on until no connection is open; after a moment for requests to come, each is closed that has no work."""
         connections = self._server.active_channels
-        patience = min(deadline, time.monotonic() + FIRST_REQUEST_SECONDS)
+        patience = time.monotonic() + first_request_seconds(self._settings.shutdown_timeout)
         while connections and (remaining := deadline - time.monotonic()) > 0:
             waiting = max(0.0, patience - time.monotonic())
             for channel in list(connections.values()):

@@ -268,12 +268,17 @@ def test_a_second_signal_ends_at_once(start_api: StartApi, server: str, postgres
         slow.close()
 
 
-def test_idle_connections_do_not_hold_up_the_end(start_api: StartApi, server: str, sqlite_url: str) -> None:
-    api = start_api(fill(sqlite_url), API__SERVER=server).wait_until_it_listens()
+@pytest.mark.parametrize("timeout", ["30", "1"])
+def test_idle_connections_do_not_hold_up_the_end(
+    start_api: StartApi, server: str, sqlite_url: str, timeout: str
+) -> None:
+    settings = {"API__SERVER": server, "API__SHUTDOWN_TIMEOUT": timeout}
+    api = start_api(fill(sqlite_url), **settings).wait_until_it_listens()
     kept = [api.begin("organizations") for _ in range(3)]
     assert [connection.getresponse().read() for connection in kept] == [b'{"organizations":[],"status":"ok"}'] * 3
     silent = socket.create_connection(("127.0.0.1", api.port), timeout=5)
     assert api.process.stop(timeout=5) == 0
+    assert "cut off" not in api.process.output
     assert silent.recv(1) == b""
     silent.close()
     for connection in kept:
@@ -292,6 +297,14 @@ def _answering_processes(api: Api) -> list[psutil.Process]:
     return workers or [process]
 
 
+def _is_suspended(process: psutil.Process) -> bool:
+    """Say whether no thread of a process runs any more."""
+    states = [
+        Path(f"/proc/{process.pid}/task/{thread.id}/stat").read_text(encoding="ascii") for thread in process.threads()
+    ]
+    return all(state.rpartition(")")[2].split()[0] == "T" for state in states)
+
+
 def _is_told_to_stop(suspended: psutil.Process) -> bool:
     """Say whether SIGTERM waits for a process to go on (proc_pid_status(5))."""
     status = Path(f"/proc/{suspended.pid}/status").read_text(encoding="ascii")
@@ -308,6 +321,7 @@ def test_requests_that_only_the_kernel_has_accepted_are_answered_before_the_end(
     answering = _answering_processes(api)
     for process in answering:
         process.suspend()
+    eventually(lambda: all(_is_suspended(process) for process in answering), 10, "processes that stand still")
     waiting = [api.begin("organizations") for _ in range(60)]
     api.process.signal(signal.SIGTERM)
     eventually(lambda: all(_is_told_to_stop(process) for process in answering), 10, "a signal that waits for each")
