@@ -17,14 +17,16 @@ from api_service.health import DatabaseWatch
 from api_service.metrics import ApiMetrics
 from api_service.resources.docs import find_swagger_ui
 from api_service.servers import Server, require_free, server_of, take_port
+from api_service.servers.tls import certificate_of
 from api_service.servers.workers import Pulse, Workers, all_metrics, stop_without_parent
 from api_service.settings import ApiProcessSettings
 from libaggregator import logs
 from libaggregator.admin import Check, Health, Heartbeat, open_admin_port
 from libaggregator.build import DISTRIBUTION, BuildFacts, build_facts
-from libaggregator.commands import on_first_signal
+from libaggregator.commands import on_first_signal, refuse
 from libaggregator.memory import share_one_heap
 from libaggregator.metrics import process_registry
+from libaggregator.settings import SettingsError
 from libaggregator.storage.connections import open_reader
 
 _HEARTBEAT_PATIENCE_SECONDS = 30.0
@@ -39,6 +41,8 @@ def serve_until_stopped(settings: ApiProcessSettings) -> None:
     While the database is away at the start it waits, with the admin port open and the API's port closed. Raises
     SettingsError or SchemaError if it can't begin with these settings or this database.
     """
+    # whoever serves reads it again
+    is_secure = certificate_of(settings.api) is not None
     share_one_heap()
     psycopg2.extensions.set_wait_callback(limited_wait(settings.database))
     if not find_swagger_ui():
@@ -59,7 +63,7 @@ def serve_until_stopped(settings: ApiProcessSettings) -> None:
         )
         admin = open_admin_port("api", settings.api.admin_host, settings.api.admin_port, health, registry)
         addresses = {
-            "api": _url(settings.api.host, bound.getsockname()[1]) + settings.api.prefix,
+            "api": _url(settings.api.host, bound.getsockname()[1], is_secure) + settings.api.prefix,
             "admin": _url(settings.api.admin_host, admin.port),
         }
         admin.start()
@@ -72,8 +76,9 @@ def serve_until_stopped(settings: ApiProcessSettings) -> None:
     log.info("API stopped")
 
 
-def _url(host: str, port: int) -> str:
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+def _url(host: str, port: int, is_secure: bool = False) -> str:
+    scheme = "https" if is_secure else "http"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 def _check_listening(server: Server) -> str | None:
@@ -106,10 +111,13 @@ def _work(settings: ApiProcessSettings, bound: socket.socket, pulse: Pulse) -> N
     settings = replace(settings, api=replace(settings.api, shutdown_delay=0.0))
     build = build_facts()
     metrics = ApiMetrics(CollectorRegistry(), build, shown=all_metrics())
-    server = _server_in_this_process(settings, metrics, build, bound, pulse.beat)
-    on_first_signal(server.request_stop)
-    stop_without_parent(server)
-    server.run(pulse.listens)
+    try:
+        server = _server_in_this_process(settings, metrics, build, bound, pulse.beat)
+        on_first_signal(server.request_stop)
+        stop_without_parent(server)
+        server.run(pulse.listens)
+    except SettingsError as error:
+        refuse(*error.problems)
 
 
 def _server_in_this_process(

@@ -14,6 +14,10 @@ class ApiSettings:
     port: int = setting(8080, "port of the API; 0: any free one", 0, 65535)
     admin_host: str = setting("127.0.0.1", "address of the admin port")
     admin_port: int = setting(8082, "port for `/livez`, `/readyz`, `/metrics`; 0: any free one", 0, 65535)
+    tls_certificate: str = setting(
+        "", "PEM file of the certificate, its chain after it; the API's port speaks HTTPS then, the admin port never"
+    )
+    tls_private_key: str = setting("", "PEM file of its key, not encrypted; both files are read again when they change")
     prefix: str = setting("/api/insights-results-aggregator/v1/", "what every path begins with, and the main endpoint")
     auth: Literal["none", "xrh"] = setting("none", "whether requests need an identity in `x-rh-identity`")
     server: Literal["waitress", "granian"] = setting("waitress", "the HTTP server; granian is the faster one")

@@ -72,10 +72,14 @@ class _Answer(NamedTuple):
 
 
 class _Job(NamedTuple):
-    """A request that is complete, and the future of its answer; None if there can't be one."""
+    """A request that is complete, whether its connection is to be closed, and the future of its answer.
+
+    None if there can't be one.
+    """
 
     scope: Scope
     body: bytes
+    is_closing: Callable[[], bool]
     answer: asyncio.Future[_Answer | None]
 
 
@@ -99,12 +103,16 @@ class RsgiApplication:
 
     async def __rsgi__(self, scope: Scope, protocol: Any) -> None:
         """Answer one request."""
+        await self.answer(scope, protocol, self._is_stopping)
+
+    async def answer(self, scope: Scope, protocol: Any, is_closing: Callable[[], bool]) -> None:
+        """Answer one request; if `is_closing` when it is answered, tell the client to close its connection."""
         try:
             body = await self._body(scope, protocol)
         except RefusedBodyError as refused:
             protocol.response_str(refused.status, [*_TEXT, _CLOSE], f"{refused.text}\n")
             return
-        job = _Job(scope, body, asyncio.get_running_loop().create_future())
+        job = _Job(scope, body, is_closing, asyncio.get_running_loop().create_future())
         self._jobs.put(job)
         self._metrics.queued_requests.set(self._jobs.qsize())
         # by this thread alone: granian's memory for large bodies stays with each thread that hands it one
@@ -177,7 +185,7 @@ class RsgiApplication:
 
         body = b"".join(self._app(environ(job.scope, job.body), start_response))
         status, headers = started[-1]
-        closing = [_CLOSE] if self._is_stopping() else []
+        closing = [_CLOSE] if job.is_closing() else []
         return _Answer(status, [*headers, _SERVER, *closing], body)
 
 

@@ -3,7 +3,6 @@
 waitress does not drain by itself: it cancels what is queued and cuts what takes longer than five seconds.
 """
 
-import select
 import socket
 import sys
 import time
@@ -20,6 +19,16 @@ from waitress.task import ThreadedTaskDispatcher, WSGITask
 from api_service.app import Application
 from api_service.metrics import ApiMetrics
 from api_service.servers import MAX_HEAD_BYTES, port_is_taken, raise_file_limit
+from api_service.servers.ports import (
+    BACKLOG,
+    arrival_seconds,
+    first_request_seconds,
+    has_input,
+    let_nobody_in,
+    socket_to_listen_on,
+)
+from api_service.servers.tls import Certificate, certificate_of
+from api_service.servers.tls_channel import TlsChannel, secured
 from api_service.settings import ApiSettings
 
 _TURN_SECONDS = 1.0
@@ -34,7 +43,7 @@ log = structlog.get_logger(__name__)
 
 
 class WaitressServer:
-    """Serves an application on a bound socket; several processes can share one."""
+    """Serves an application on the address of a bound socket; several processes can share an address."""
 
     def __init__(
         self,
@@ -48,7 +57,8 @@ class WaitressServer:
         self._metrics = metrics
         self._settings = settings
         self._beat = beat
-        self._socket = bound
+        self._bound = bound
+        self._certificate = certificate_of(settings)
         self._channels: dict[int, Any] = {}
         self._server: Any = None
         self._dispatcher = _Dispatcher()
@@ -63,9 +73,11 @@ class WaitressServer:
 
     def run(self, when_listening: Callable[[], None]) -> None:
         """Answer requests; after `request_stop` wait `shutdown_delay`, listen no more, and finish what came."""
+        self._show_expiry()
         raise_file_limit(_MAX_FILES)
         try:
-            self._listen()
+            listening = socket_to_listen_on(self._bound)
+            self._open_server(listening)
         except OSError as error:
             raise port_is_taken(self._settings, error) from None
         self.is_listening = True
@@ -73,18 +85,21 @@ class WaitressServer:
         while not self.stop_requested:
             self._turn(_TURN_SECONDS)
         self._turn_until(time.monotonic() + self._settings.shutdown_delay)
-        self._stop_listening()
-        self._finish_requests(time.monotonic() + self._settings.shutdown_timeout)
+        deadline = time.monotonic() + self._settings.shutdown_timeout
+        self._stop_listening(listening)
+        self._finish_requests(deadline)
         self._dispatcher.shutdown(timeout=_THREADS_STOP_SECONDS)
         wasyncore.close_all(self._channels)
 
-    def _listen(self) -> None:
+    def _open_server(self, listening: socket.socket) -> None:
         self._dispatcher.set_thread_count(self._settings.threads)
         self._server = create_server(
             self._app,
             self._channels,
             _dispatcher=self._dispatcher,
-            sockets=[self._socket],
+            sockets=[listening],
+            backlog=BACKLOG,
+            url_scheme="https" if self._certificate else "http",
             threads=self._settings.threads,
             # waitress refuses a body that has as many bytes as its limit
             max_request_body_size=self._settings.max_body_bytes + 1,
@@ -97,16 +112,22 @@ class WaitressServer:
             log_socket_errors=False,
             ident="aggregator-api",
         )
-        self._server.channel_class = _channel_class(is_stopping=lambda: self.stop_requested)
+        self._server.channel_class = _channel_class(lambda: self.stop_requested, self._certificate)
 
     def _turn(self, seconds: float) -> None:
         """Read and write what can be; wait for it up to so many seconds, less if a thread has an answer."""
         self._beat()
+        if self._certificate and self._certificate.look():
+            self._show_expiry()
         wasyncore.loop(seconds, use_poll=True, map=self._channels, count=1)
         self._dispatcher.start_held()
         self._metrics.queued_requests.set(len(self._dispatcher.queue))
         if len(self._channels) >= _MAX_CONNECTIONS:
             self._make_room()
+
+    def _show_expiry(self) -> None:
+        if self._certificate:
+            self._metrics.certificate_expiry.set(self._certificate.expiry)
 
     def _make_room(self) -> None:
         """Close the connections that have been without work for longest, so that silent clients keep nobody out.
@@ -122,22 +143,24 @@ class WaitressServer:
         while (remaining := end - time.monotonic()) > 0:
             self._turn(min(remaining, _TURN_SECONDS))
 
-    def _stop_listening(self) -> None:
+    def _stop_listening(self, listening: socket.socket) -> None:
         """Close the listening socket alone: threads still wake the loop by the server's trigger."""
+        if let_nobody_in(listening):
+            self._turn_until(time.monotonic() + arrival_seconds(self._settings.shutdown_timeout))
         # connections that the kernel has accepted for us would be reset
-        while select.select([self._socket], [], [], 0)[0]:
+        while has_input(listening):
             self._server.handle_accept()
         wasyncore.dispatcher.close(self._server)
-        # what has arrived on open connections counts as accepted
-        self._turn(0)
 
     def _finish_requests(self, deadline: float) -> None:
-        """Go on until no connection has work; connections are closed as soon as they have none."""
+        """Go on until no connection is open; after a moment for requests to come, each is closed that has no work."""
         connections = self._server.active_channels
+        patience = time.monotonic() + first_request_seconds(self._settings.shutdown_timeout)
         while connections and (remaining := deadline - time.monotonic()) > 0:
+            waiting = max(0.0, patience - time.monotonic())
             for channel in list(connections.values()):
-                _close_when_idle(channel)
-            self._turn(min(remaining, _TURN_SECONDS))
+                _close_when_idle(channel, waits=waiting > 0)
+            self._turn(min(remaining, waiting or _TURN_SECONDS))
         if connections:
             log.warning("requests were cut off", connections=len(connections))
 
@@ -165,7 +188,9 @@ class _Dispatcher(ThreadedTaskDispatcher):  # type: ignore[misc]
             self.add_task(self._held.popleft())
 
 
-def _channel_class(is_stopping: Callable[[], bool]) -> type[Any]:
+def _channel_class(is_stopping: Callable[[], bool], certificate: Certificate | None) -> Callable[..., Any]:
+    """Return what makes a channel of waitress of a connection that was taken."""
+
     class Task(WSGITask):  # type: ignore[misc]
         def build_response_header(self) -> bytes:
             if is_stopping():
@@ -178,10 +203,17 @@ def _channel_class(is_stopping: Callable[[], bool]) -> type[Any]:
             if self.has_body or self.version == "1.0" or self.request.headers.get("CONNECTION", "").lower() == "close":
                 super().set_close_on_finish()
 
-    class Channel(HTTPChannel):  # type: ignore[misc]
+    class PlainChannel(HTTPChannel):  # type: ignore[misc]
         task_class = Task
 
-    return Channel
+    class SecureChannel(TlsChannel):
+        task_class = Task
+
+    def open_secure_channel(server: Any, connection: socket.socket, *arguments: Any, **options: Any) -> None:
+        if certificate and (secure := secured(connection, certificate.context)):
+            SecureChannel(server, secure, *arguments, **options)
+
+    return open_secure_channel if certificate else PlainChannel
 
 
 def _is_idle(channel: Any) -> bool:
@@ -189,17 +221,13 @@ def _is_idle(channel: Any) -> bool:
     return not channel.requests and channel.request is None and not channel.total_outbufs_len
 
 
-def _close_when_idle(channel: Any) -> None:
-    """Close a connection that has no work, and tell the client of one that has that it will be closed."""
+def _close_when_idle(channel: Any, waits: bool) -> None:
+    """Close a connection that has no work, unless it `waits`; tell the client of one that has that it will be closed.
+
+    One that has sent something that was not read yet has work: closed like that, the request would be lost.
+    """
     with channel.requests_lock:
         if channel.requests:
             channel.requests[-1].headers["CONNECTION"] = "close"
-        elif _is_idle(channel) and not _has_sent_more(channel):
+        elif not waits and _is_idle(channel) and not has_input(channel.socket):
             channel.will_close = True
-
-
-def _has_sent_more(channel: Any) -> bool:
-    """Say whether something has come that was not read yet: closed like that, the client's request would be lost."""
-    poller = select.poll()
-    poller.register(channel.socket, select.POLLIN)
-    return bool(poller.poll(0))

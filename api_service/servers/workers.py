@@ -166,7 +166,7 @@ class Workers:
                     self._start(number, failures=0 if worker.pulse.is_listening else worker.failures + 1)
 
     def _end(self) -> None:
-        # with this one open, connections would still be taken after the last worker has closed its own
+        # where workers share it, connections would still be taken after the last of them has closed it
         self._socket.close()
         processes = [worker.process for worker in self._workers.values()]
         for process in processes:

@@ -1,8 +1,12 @@
 """The API as a process: how it starts, how it lives through outages of its database, and how it stops."""
 
+import http.client
 import signal
 import socket
+import sys
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -10,8 +14,8 @@ import psycopg2
 import pytest
 
 from examples.demo.ports import free_port
-from tests.support.api_process import CLUSTER, REPORT, Api, StartApi, fill, slow_requests
-from tests.support.deployment import fetch
+from tests.support.api_process import CLUSTER, REPORT, Api, StartApi, fill, http_request, slow_requests
+from tests.support.deployment import PREFIX, fetch
 from tests.support.postgresql import PostgresqlServer
 from tests.support.waiting import eventually
 
@@ -264,16 +268,132 @@ def test_a_second_signal_ends_at_once(start_api: StartApi, server: str, postgres
         slow.close()
 
 
-def test_idle_connections_do_not_hold_up_the_end(start_api: StartApi, server: str, sqlite_url: str) -> None:
-    api = start_api(fill(sqlite_url), API__SERVER=server).wait_until_it_listens()
+@pytest.mark.parametrize("timeout", ["30", "1"])
+def test_idle_connections_do_not_hold_up_the_end(
+    start_api: StartApi, server: str, sqlite_url: str, timeout: str
+) -> None:
+    settings = {"API__SERVER": server, "API__SHUTDOWN_TIMEOUT": timeout}
+    api = start_api(fill(sqlite_url), **settings).wait_until_it_listens()
     kept = [api.begin("organizations") for _ in range(3)]
     assert [connection.getresponse().read() for connection in kept] == [b'{"organizations":[],"status":"ok"}'] * 3
     silent = socket.create_connection(("127.0.0.1", api.port), timeout=5)
     assert api.process.stop(timeout=5) == 0
+    assert "cut off" not in api.process.output
     assert silent.recv(1) == b""
     silent.close()
     for connection in kept:
         connection.close()
+
+
+@pytest.fixture(params=["1", "2"], ids=["one process", "two workers"])
+def workers(request: pytest.FixtureRequest) -> str:
+    """Return how many processes answer."""
+    return str(request.param)
+
+
+def _answering_processes(api: Api) -> list[psutil.Process]:
+    process = psutil.Process(api.process.pid)
+    workers = [child for child in process.children() if "resource_tracker" not in " ".join(child.cmdline())]
+    return workers or [process]
+
+
+def _is_suspended(process: psutil.Process) -> bool:
+    """Say whether no thread of a process runs any more."""
+    states = [
+        Path(f"/proc/{process.pid}/task/{thread.id}/stat").read_text(encoding="ascii") for thread in process.threads()
+    ]
+    return all(state.rpartition(")")[2].split()[0] == "T" for state in states)
+
+
+def _is_told_to_stop(suspended: psutil.Process) -> bool:
+    """Say whether SIGTERM waits for a process to go on (proc_pid_status(5))."""
+    status = Path(f"/proc/{suspended.pid}/status").read_text(encoding="ascii")
+    pending = next(line for line in status.splitlines() if line.startswith("ShdPnd:"))
+    return bool(int(pending.split()[1], 16) >> (signal.SIGTERM - 1) & 1)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc; elsewhere a port can't be closed so gently")
+def test_requests_that_only_the_kernel_has_accepted_are_answered_before_the_end(
+    start_api: StartApi, server: str, sqlite_url: str, workers: str
+) -> None:
+    settings = {"API__SERVER": server, "API__WORKERS": workers}
+    api = start_api(fill(sqlite_url, REPORT), **settings).wait_until_it_listens()
+    answering = _answering_processes(api)
+    for process in answering:
+        process.suspend()
+    eventually(lambda: all(_is_suspended(process) for process in answering), 10, "processes that stand still")
+    waiting = [api.begin("organizations") for _ in range(60)]
+    api.process.signal(signal.SIGTERM)
+    eventually(lambda: all(_is_told_to_stop(process) for process in answering), 10, "a signal that waits for each")
+    for process in answering:
+        process.resume()
+    assert [connection.getresponse().status for connection in waiting] == [200] * 60
+    assert api.process.wait_exit() == 0
+    for connection in waiting:
+        connection.close()
+
+
+def test_a_connection_that_was_open_before_the_end_may_still_send_its_first_request(
+    start_api: StartApi, server: str, sqlite_url: str
+) -> None:
+    api = start_api(fill(sqlite_url, REPORT), API__SERVER=server).wait_until_it_listens()
+    opened = [socket.create_connection(("127.0.0.1", api.port), timeout=20) for _ in range(5)]
+    kept = api.begin("organizations")
+    assert kept.getresponse().read()
+    api.process.signal(signal.SIGTERM)
+    eventually(lambda: api.readiness().status == 503, 10, "an end of readiness")
+    for connection in opened:
+        connection.sendall(http_request("GET", f"{PREFIX}organizations"))
+        assert connection.recv(12) == b"HTTP/1.1 200"
+        connection.close()
+    kept.request("GET", f"{PREFIX}organizations")
+    assert kept.getresponse().status == 200
+    kept.close()
+    assert api.process.wait_exit() == 0
+
+
+def test_under_load_no_request_is_lost_when_it_stops(
+    start_api: StartApi, server: str, sqlite_url: str, workers: str
+) -> None:
+    settings = {"API__SERVER": server, "API__WORKERS": workers}
+    api = start_api(fill(sqlite_url, REPORT), **settings).wait_until_it_listens()
+    outcomes: Counter[str] = Counter()
+    with ThreadPoolExecutor(8) as clients:
+        load = [clients.submit(_ask_until_refused, api, keeps, outcomes) for keeps in (True, False) * 4]
+        eventually(lambda: outcomes["answered"] > 200, 20, "answers")
+        api.process.signal(signal.SIGTERM)
+        for client in load:
+            client.result()
+    assert set(outcomes) == {"answered", "refused"}
+    assert outcomes["refused"] == len(load)
+    assert api.process.wait_exit() == 0
+    assert "cut off" not in api.process.output
+
+
+def _ask_until_refused(api: Api, keeps: bool, outcomes: Counter[str]) -> None:
+    """Ask, on one connection as long as it is kept or each time on another, until there is nobody to connect to."""
+    connection: http.client.HTTPConnection | None = None
+    while True:
+        if connection is None:
+            connection = http.client.HTTPConnection("127.0.0.1", api.port, timeout=20)
+            try:
+                connection.connect()
+            except ConnectionRefusedError:
+                outcomes["refused"] += 1
+                return
+        try:
+            connection.request("GET", f"{PREFIX}organizations")
+            answer = connection.getresponse()
+            answer.read()
+        except (OSError, http.client.HTTPException) as error:
+            outcomes[repr(error)] += 1
+            is_kept = False
+        else:
+            outcomes["answered" if answer.status == 200 else str(answer.status)] += 1
+            is_kept = keeps and not answer.will_close
+        if not is_kept:
+            connection.close()
+            connection = None
 
 
 def test_more_requests_than_threads_wait_and_are_served(start_api: StartApi, server: str, postgresql_url: str) -> None:

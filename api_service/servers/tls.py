@@ -1,0 +1,176 @@
+"""The certificate that the API's port shows: read from files, and read again when they change."""
+
+import re
+import ssl
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import structlog
+
+from api_service.settings import ApiSettings
+from libaggregator.settings import SettingsError
+
+_LOOK_SECONDS = 1.0
+_CERTIFICATE = re.compile("-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
+# tags of DER (ITU-T X.690) in a certificate (RFC 5280, section 4.1)
+_VERSION = 0xA0
+_UTC_TIME = 0x17
+_LONG_LENGTH = 0x80
+
+log = structlog.get_logger(__name__)
+
+
+class _EncryptedKeyError(Exception):
+    """The key is encrypted."""
+
+
+class Certificate:
+    """The pair of certificate and key in use; `certificate_file` may hold the chain too."""
+
+    def __init__(self, certificate_file: Path, key_file: Path) -> None:
+        """Read the files; raises SettingsError with one line that names the setting and the file."""
+        self.certificate_file = certificate_file
+        self.key_file = key_file
+        self._next_look = time.monotonic() + _LOOK_SECONDS
+        self._seen = self._tried = self._state_of_files()
+        self.context = _context(certificate_file, key_file)
+        # seconds since 1970; 0 if it can't be told
+        self.expiry = _expiry_of(certificate_file)
+
+    def look(self) -> bool:
+        """Read the files again if they have changed; return whether there is another certificate in use.
+
+        `context` is another one then, and connections that are open keep theirs. Can be called all the time: it looks
+        once a second. Files that are not as they were at the last look may be only half written, and are left until
+        they stay the same. A pair that can't be used is logged once, and the one before stays in use.
+        """
+        if time.monotonic() < self._next_look:
+            return False
+        self._next_look = time.monotonic() + _LOOK_SECONDS
+        before, self._seen = self._seen, self._state_of_files()
+        if self._seen != before or self._seen == self._tried:
+            return False
+        self._tried = self._seen
+        try:
+            self.context = _context(self.certificate_file, self.key_file)
+        except SettingsError as error:
+            reason = str(error)
+            log.error("the new certificate can't be used, the one before stays in use", reason=reason)  # noqa: TRY400
+            return False
+        self.expiry = _expiry_of(self.certificate_file)
+        log.info(
+            "certificate read again",
+            file=str(self.certificate_file),
+            expires=datetime.fromtimestamp(self.expiry, UTC).isoformat(),
+        )
+        return True
+
+    def _state_of_files(self) -> tuple[object, ...]:
+        """Return what differs after a file was written, or the link that leads to it was set to another one."""
+        return tuple(map(_state_of_file, (self.certificate_file, self.key_file)))
+
+
+def certificate_of(settings: ApiSettings) -> Certificate | None:
+    """Return the certificate that the settings name, None if the API speaks plain HTTP.
+
+    Raises SettingsError with one line if there is one setting of the two, or the files can't be used.
+    """
+    certificate, key = settings.tls_certificate, settings.tls_private_key
+    if not certificate and not key:
+        return None
+    if not key:
+        raise SettingsError([f"api.tls_private_key: needed with api.tls_certificate ({certificate})"])
+    if not certificate:
+        raise SettingsError([f"api.tls_certificate: needed with api.tls_private_key ({key})"])
+    return Certificate(Path(certificate), Path(key))
+
+
+def _context(certificate_file: Path, key_file: Path) -> ssl.SSLContext:
+    """Return a context for servers, always a new one: one that is given a second pair can go on using the first."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["http/1.1"])
+    _require_readable("api.tls_certificate", certificate_file)
+    _require_readable("api.tls_private_key", key_file)
+    try:
+        # says of this file alone whether there is a certificate in it
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(certificate_file)
+    except OSError:
+        raise SettingsError([f"api.tls_certificate: {certificate_file}: no certificate in PEM"]) from None
+    try:
+        context.load_cert_chain(certificate_file, key_file, password=_refuse_password)
+    except _EncryptedKeyError:
+        raise SettingsError([f"api.tls_private_key: {key_file}: the key is encrypted"]) from None
+    except OSError as error:
+        raise SettingsError([_problem(error, certificate_file, key_file)]) from None
+    return context
+
+
+def _require_readable(setting: str, file: Path) -> None:
+    try:
+        with file.open("rb"):
+            pass
+    except OSError as error:
+        raise SettingsError([f"{setting}: {file}: {error.strerror}"]) from None
+
+
+def _refuse_password() -> str:
+    # without it OpenSSL would ask whoever sits at the terminal
+    raise _EncryptedKeyError
+
+
+def _problem(error: OSError, certificate_file: Path, key_file: Path) -> str:
+    reason = getattr(error, "reason", None) or ""
+    if reason == "KEY_VALUES_MISMATCH":
+        return f"api.tls_private_key: {key_file}: the key does not fit the certificate in {certificate_file}"
+    if reason.endswith(("TOO_SMALL", "TOO_WEAK")):
+        return f"api.tls_certificate: {certificate_file}: {reason.lower().replace('_', ' ')}"
+    return f"api.tls_private_key: {key_file}: no private key in PEM"
+
+
+def _state_of_file(file: Path) -> object:
+    try:
+        state = file.stat()
+    except OSError:
+        return None
+    return state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns
+
+
+def _expiry_of(certificate_file: Path) -> float:
+    """Return when the first certificate of a file runs out, in seconds since 1970; 0 if that can't be told."""
+    try:
+        found = _CERTIFICATE.search(certificate_file.read_text(encoding="latin-1"))
+        return _not_after(ssl.PEM_cert_to_DER_cert(found[0])) if found else 0.0
+    except (OSError, ValueError, IndexError):
+        # OpenSSL takes more than is read here, and serving does not depend on it
+        return 0.0
+
+
+def _not_after(der: bytes) -> float:
+    ((_, certificate),) = _elements(der)
+    (_, content), *_ = _elements(certificate)
+    fields = _elements(content)
+    # version (may be missing), serial number, algorithm, issuer, validity
+    _, validity = fields[4 if fields[0][0] == _VERSION else 3]
+    _, (kind, not_after) = _elements(validity)
+    text = not_after.decode("ascii")
+    if kind == _UTC_TIME:
+        text = ("19" if text >= "50" else "20") + text
+    return datetime.strptime(text, "%Y%m%d%H%M%SZ").replace(tzinfo=UTC).timestamp()
+
+
+def _elements(der: bytes) -> list[tuple[int, bytes]]:
+    """Return tag and content of the elements that follow one another in DER."""
+    elements = []
+    position = 0
+    while position < len(der):
+        tag, length = der[position], der[position + 1]
+        position += 2
+        if length & _LONG_LENGTH:
+            size = length - _LONG_LENGTH
+            length = int.from_bytes(der[position : position + size], "big")
+            position += size
+        elements.append((tag, der[position : position + length]))
+        position += length
+    return elements
