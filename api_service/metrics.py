@@ -36,12 +36,6 @@ DATABASE_CONNECTIONS = Metric(
 DATABASE_CONNECTIONS_IN_USE = Metric(
     "gauge", "aggregator_api_database_connections_in_use", "Connections on which a statement is running."
 )
-CERTIFICATE_EXPIRY = Metric(
-    "gauge",
-    "aggregator_api_tls_certificate_expiry_timestamp_seconds",
-    "When the certificate in use runs out, seconds since 1970; 0 with plain HTTP.",
-    across="livemin",
-)
 BUILD_INFO = Metric(
     "gauge",
     "aggregator_api_build_info",
@@ -57,7 +51,6 @@ METRICS: tuple[Metric, ...] = (
     DATABASE_CONNECTIONS,
     DATABASE_CONNECTIONS_IN_USE,
     DATABASE_ERRORS,
-    CERTIFICATE_EXPIRY,
     BUILD_INFO,
 )
 
@@ -73,7 +66,6 @@ class ApiMetrics:
         self.queued_requests = QUEUED_REQUESTS.gauge(registry)
         self.database_connections = DATABASE_CONNECTIONS.gauge(registry)
         self.database_connections_in_use = DATABASE_CONNECTIONS_IN_USE.gauge(registry)
-        self.certificate_expiry = CERTIFICATE_EXPIRY.gauge(registry)
         self._requests = REQUESTS.counter(registry)
         self._request_seconds = REQUEST_SECONDS.histogram(registry)
         self._database_errors = DATABASE_ERRORS.counter(registry)

@@ -14,8 +14,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Plat
 class Metric:
     """One metric: its name with unit, what it tells, its labels, and the buckets of a histogram.
 
-    `across` is what is shown of a gauge where several worker processes have it: the sum, the largest or
-    the smallest of the living.
+    `across` is what is shown of a gauge where several worker processes have it: the sum or the largest of the living.
     """
 
     kind: Literal["counter", "gauge", "histogram"]
@@ -23,7 +22,7 @@ class Metric:
     description: str
     labels: Sequence[str] = ()
     buckets: Sequence[float] = Histogram.DEFAULT_BUCKETS
-    across: Literal["livesum", "livemax", "livemin"] = "livesum"
+    across: Literal["livesum", "livemax"] = "livesum"
 
     def counter(self, registry: CollectorRegistry) -> Counter:
         """Make the counter of this declaration."""

@@ -54,7 +54,6 @@ class GranianServer:
     ) -> None:
         self._app = RsgiApplication(app, metrics, settings, is_stopping=lambda: self.stop_requested)
         self._certificate = certificate_of(settings)
-        self._metrics = metrics
         self._settings = settings
         self._bound = bound
         self._beat = beat
@@ -93,8 +92,6 @@ class GranianServer:
     async def _open_listener(self) -> "_Listener":
         listener = _Listener(self._app, self._settings, self._bound, self._certificate, lambda: self.stop_requested)
         await listener.begin()
-        if self._certificate:
-            self._metrics.certificate_expiry.set(self._certificate.expiry)
         return listener
 
     async def _follow(self, before: "_Listener") -> "_Listener":

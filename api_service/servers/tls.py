@@ -1,9 +1,7 @@
 """The certificate that the API's port shows: read from files, and read again when they change."""
 
-import re
 import ssl
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 
 import structlog
@@ -12,11 +10,6 @@ from api_service.settings import ApiSettings
 from libaggregator.settings import SettingsError
 
 _LOOK_SECONDS = 1.0
-_CERTIFICATE = re.compile("-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
-# tags of DER (ITU-T X.690) in a certificate (RFC 5280, section 4.1)
-_VERSION = 0xA0
-_UTC_TIME = 0x17
-_LONG_LENGTH = 0x80
 
 log = structlog.get_logger(__name__)
 
@@ -35,8 +28,6 @@ class Certificate:
         self._next_look = time.monotonic() + _LOOK_SECONDS
         self._seen = self._tried = self._state_of_files()
         self.context = _context(certificate_file, key_file)
-        # seconds since 1970; 0 if it can't be told
-        self.expiry = _expiry_of(certificate_file)
 
     def look(self) -> bool:
         """Read the files again if they have changed; return whether there is another certificate in use.
@@ -58,12 +49,7 @@ class Certificate:
             reason = str(error)
             log.error("the new certificate can't be used, the one before stays in use", reason=reason)  # noqa: TRY400
             return False
-        self.expiry = _expiry_of(self.certificate_file)
-        log.info(
-            "certificate read again",
-            file=str(self.certificate_file),
-            expires=datetime.fromtimestamp(self.expiry, UTC).isoformat(),
-        )
+        log.info("certificate read again", file=str(self.certificate_file))
         return True
 
     def _state_of_files(self) -> tuple[object, ...]:
@@ -135,42 +121,3 @@ def _state_of_file(file: Path) -> object:
     except OSError:
         return None
     return state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns
-
-
-def _expiry_of(certificate_file: Path) -> float:
-    """Return when the first certificate of a file runs out, in seconds since 1970; 0 if that can't be told."""
-    try:
-        found = _CERTIFICATE.search(certificate_file.read_text(encoding="latin-1"))
-        return _not_after(ssl.PEM_cert_to_DER_cert(found[0])) if found else 0.0
-    except (OSError, ValueError, IndexError):
-        # OpenSSL takes more than is read here, and serving does not depend on it
-        return 0.0
-
-
-def _not_after(der: bytes) -> float:
-    ((_, certificate),) = _elements(der)
-    (_, content), *_ = _elements(certificate)
-    fields = _elements(content)
-    # version (may be missing), serial number, algorithm, issuer, validity
-    _, validity = fields[4 if fields[0][0] == _VERSION else 3]
-    _, (kind, not_after) = _elements(validity)
-    text = not_after.decode("ascii")
-    if kind == _UTC_TIME:
-        text = ("19" if text >= "50" else "20") + text
-    return datetime.strptime(text, "%Y%m%d%H%M%SZ").replace(tzinfo=UTC).timestamp()
-
-
-def _elements(der: bytes) -> list[tuple[int, bytes]]:
-    """Return tag and content of the elements that follow one another in DER."""
-    elements = []
-    position = 0
-    while position < len(der):
-        tag, length = der[position], der[position + 1]
-        position += 2
-        if length & _LONG_LENGTH:
-            size = length - _LONG_LENGTH
-            length = int.from_bytes(der[position : position + size], "big")
-            position += size
-        elements.append((tag, der[position : position + length]))
-        position += length
-    return elements

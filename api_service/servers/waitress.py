@@ -73,7 +73,6 @@ class WaitressServer:
 
     def run(self, when_listening: Callable[[], None]) -> None:
         """Answer requests; after `request_stop` wait `shutdown_delay`, listen no more, and finish what came."""
-        self._show_expiry()
         raise_file_limit(_MAX_FILES)
         try:
             listening = socket_to_listen_on(self._bound)
@@ -117,17 +116,13 @@ class WaitressServer:
     def _turn(self, seconds: float) -> None:
         """Read and write what can be; wait for it up to so many seconds, less if a thread has an answer."""
         self._beat()
-        if self._certificate and self._certificate.look():
-            self._show_expiry()
+        if self._certificate:
+            self._certificate.look()
         wasyncore.loop(seconds, use_poll=True, map=self._channels, count=1)
         self._dispatcher.start_held()
         self._metrics.queued_requests.set(len(self._dispatcher.queue))
         if len(self._channels) >= _MAX_CONNECTIONS:
             self._make_room()
-
-    def _show_expiry(self) -> None:
-        if self._certificate:
-            self._metrics.certificate_expiry.set(self._certificate.expiry)
 
     def _make_room(self) -> None:
         """Close the connections that have been without work for longest, so that silent clients keep nobody out.

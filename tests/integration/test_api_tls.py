@@ -16,10 +16,9 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from tests.support.api_process import CLUSTER, REPORT, Api, StartApi, api_request, fill, http_request
-from tests.support.deployment import PREFIX, metrics_of
+from tests.support.deployment import PREFIX
 from tests.support.waiting import eventually
 
-EXPIRY = "aggregator_api_tls_certificate_expiry_timestamp_seconds"
 # before and after 2050 a certificate has its dates in two forms (RFC 5280, section 4.1.2.5)
 FIRST_EXPIRY = datetime.datetime(2049, 6, 1, 12, 30, 15, tzinfo=datetime.UTC)
 SECOND_EXPIRY = datetime.datetime(2051, 2, 3, tzinfo=datetime.UTC)
@@ -131,16 +130,8 @@ def test_the_api_speaks_https_and_the_admin_port_does_not(
     assert [_ask(connection).status for _ in range(5)] == [200] * 5
     connection.close()
     assert authority.expiry(api) == FIRST_EXPIRY
-    eventually(
-        lambda: metrics_of(api.admin_port).get(EXPIRY) == FIRST_EXPIRY.timestamp(), 10, "its time in the metrics"
-    )
     assert api.readiness().status == 200
     assert api.process.stop() == 0
-
-
-def test_without_a_certificate_its_end_is_not_shown(start_api: StartApi, sqlite_url: str) -> None:
-    api = start_api(fill(sqlite_url)).wait_until_it_listens()
-    assert metrics_of(api.admin_port)[EXPIRY] == 0
 
 
 def test_tls_1_2_and_newer_are_spoken_and_only_http_1_1(
@@ -359,7 +350,6 @@ def test_a_new_certificate_is_used_without_a_restart_and_no_request_fails_meanwh
         eventually(lambda: len(answers) > 50, 20, "requests")
         authority.issue("second", SECOND_EXPIRY, trustme.KeyType.RSA)
         api.process.wait_for_log("certificate read again", times=int(workers))
-        eventually(lambda: metrics_of(api.admin_port)[EXPIRY] == SECOND_EXPIRY.timestamp(), 10, "it in the metrics")
         eventually(lambda: {authority.expiry(api) for _ in range(20)} == {SECOND_EXPIRY}, 20, "the new certificate")
         seen = len(answers)
         eventually(lambda: len(answers) > seen + 50, 20, "more requests")

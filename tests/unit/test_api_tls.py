@@ -42,6 +42,7 @@ def test_files_that_stay_the_same_are_read_once(tmp_path: Path) -> None:
 
 def test_a_pair_of_which_one_file_is_written_later_is_no_error(tmp_path: Path) -> None:
     in_use, certificate_file, key_file = _in_use(tmp_path)
+    context = in_use.context
     certificate, key = _issue(2055)
     with capture_logs() as logs:
         certificate_file.write_bytes(certificate)
@@ -51,18 +52,18 @@ def test_a_pair_of_which_one_file_is_written_later_is_no_error(tmp_path: Path) -
         assert in_use.look()
         assert not in_use.look()
     assert [entry["event"] for entry in logs] == ["certificate read again"]
-    assert in_use.expiry == datetime(2055, 1, 2, 3, 4, 5, tzinfo=UTC).timestamp()
+    assert in_use.context is not context
 
 
 def test_files_that_are_away_are_told_once_and_change_nothing(tmp_path: Path) -> None:
     in_use, certificate_file, _ = _in_use(tmp_path)
-    context, expiry = in_use.context, in_use.expiry
+    context = in_use.context
     certificate_file.unlink()
     with capture_logs() as logs:
         assert [in_use.look() for _ in range(5)] == [False] * 5
     assert [entry["log_level"] for entry in logs] == ["error"]
     assert f"api.tls_certificate: {certificate_file}: No such file or directory" in logs[0]["reason"]
-    assert (in_use.context, in_use.expiry) == (context, expiry)
+    assert in_use.context is context
 
 
 def test_both_can_be_in_one_file(tmp_path: Path) -> None:
@@ -71,10 +72,3 @@ def test_both_can_be_in_one_file(tmp_path: Path) -> None:
     file.write_bytes(key + certificate)
     found = certificate_of(ApiSettings(tls_certificate=str(file), tls_private_key=str(file)))
     assert found is not None
-    assert found.expiry == datetime(2040, 1, 2, 3, 4, 5, tzinfo=UTC).timestamp()
-
-
-def test_a_certificate_whose_end_can_not_be_read_is_served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tls, "_elements", lambda der: [])
-    certificate, _, _ = _in_use(tmp_path)
-    assert certificate.expiry == 0
