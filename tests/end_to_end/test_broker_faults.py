@@ -110,6 +110,23 @@ def test_a_topic_that_is_deleted_and_made_again_is_read_from_its_first_record(
     run.finish()
 
 
+def test_a_topic_that_is_made_again_and_filled_while_nobody_looks_is_read_from_its_first_record(
+    deployment: Deployment, broker: ApacheKafka, begin_run: BeginRun
+) -> None:
+    """The offsets where the consumers stand exist in the new topic as well."""
+    run = begin_run(deployment, seed=18, KAFKA__SESSION_TIMEOUT="30")
+    run.produce(run.traffic.take(400))
+    run.start_two()
+    run.wait_until_handled()
+    run.remember(broker.records(deployment.topic))
+    with run.fault("topic deleted, made again and filled while the consumers are stopped"), run.all_asleep():
+        broker.delete_topic(deployment.topic)
+        eventually(lambda: deployment.topic not in broker.topic_names(), 20, "the topic is gone")
+        broker.create_topic(deployment.topic, 4)
+        run.produce(run.traffic.take(1_000))
+    run.finish()
+
+
 def test_a_group_whose_offsets_are_older_than_the_topic_goes_on_at_the_first_record(
     deployment: Deployment, broker: ApacheKafka, begin_run: BeginRun
 ) -> None:

@@ -159,6 +159,17 @@ class FaultRun:
         consumer.process.wait_for_log("consumer started")
         assert consumer.process.stop(40) == 0, consumer.process.output
 
+    @contextlib.contextmanager
+    def all_asleep(self) -> Iterator[None]:
+        """Stop all consumers from running until the end of the block."""
+        for consumer in self.consumers:
+            consumer.process.signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for consumer in self.consumers:
+                consumer.process.signal(signal.SIGCONT)
+
     def note(self, fault: str) -> None:
         """Count a fault; a failed test shows when it was."""
         self.faults.append(fault)
