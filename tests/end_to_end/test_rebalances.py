@@ -8,6 +8,7 @@ import pytest
 from tests.end_to_end.conftest import BeginRun
 from tests.support.deployment import Consumer, Deployment
 from tests.support.failpoints import COMMAND
+from tests.support.postgresql import waiting_for_locks
 from tests.support.waiting import eventually, last
 
 pytestmark = pytest.mark.faults
@@ -62,18 +63,17 @@ def test_partitions_that_change_hands_during_an_outage_are_read_where_they_were_
     real_deployment: Deployment, begin_run: BeginRun
 ) -> None:
     run = begin_run(real_deployment, seed=23, DATABASE__STATEMENT_TIMEOUT="1")
-    run.produce(run.traffic.take(1_000))
-    run.start_two()
-    run.wait_for_stored(1)
     run.begin_load()
+    run.start_two()
     for _ in range(3):
+        run.wait_until_shared()
         with run.fault("table locked by another session"), run.deployment.reports_locked():
-            eventually(run.deployment.waits_for_lock, 20, "a consumer waits for the lock")
+            url = run.deployment.database_url
+            eventually(lambda: waiting_for_locks(url) == 2, 20, "both wait for the lock")  # noqa: B023
             run.kill(run.consumers[0])
             # longer than a session, so that the other one is given its partitions while it waits
-            last(4)
+            last(5)
         run.start_consumer()
-        run.wait_until_stored_everywhere()
     run.finish()
 
 

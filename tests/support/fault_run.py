@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import random
+import re
 import signal
 import time
 from collections.abc import Iterable, Iterator
@@ -198,6 +199,15 @@ class FaultRun:
             )
 
         eventually(have_moved, 60, "results of every partition are stored", interval=0.2)
+
+    def wait_until_shared(self) -> None:
+        """Wait until every consumer has partitions, and none has all of them."""
+
+        def has_its_share(consumer: Consumer) -> bool:
+            assigned = re.findall(r"partitions assigned .*partitions=\[(.*?)\]", consumer.process.output)
+            return bool(assigned and assigned[-1]) and len(assigned[-1].split(",")) < self._partitions
+
+        eventually(lambda: all(map(has_its_share, self.consumers)), 60, "the partitions are shared")
 
     def wait_until_handled(self) -> None:
         """Wait until the group has committed everything that the topic holds."""
