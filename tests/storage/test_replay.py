@@ -21,6 +21,7 @@ from consumer_service.replay.error_rows import ErrorRows, with_rows
 from consumer_service.replay.letters import Letter, Selection
 from consumer_service.replay.replayer import ATTEMPTS, Replayer, Summary
 from consumer_service.sources import Record
+from consumer_service.statements import Query
 from consumer_service.writer import Writer, Written
 from libaggregator.messages import Limits, Reason, decode
 from tests.storage.conftest import NOON, Store
@@ -270,6 +271,28 @@ class TestSelection:
         monkeypatch.setattr(error_rows, "PAGE_BYTES", 1_000)
         pages = [[letter.record.offset for letter in page.letters] for page in Replay(store).rows.pages()]
         assert pages == [[0, 1, 2], [3, 4], [5, 6]]
+
+
+def test_a_page_is_found_by_the_primary_key_however_large_the_table_is(store: Store) -> None:
+    """Otherwise the time of a replay would grow with the square of the rows."""
+    store.write([record(BAD, number) for number in range(3_000)])
+    replay = Replay(store)
+    if store.database.param == "%s":
+        store.database.execute_sql("ANALYZE consumer_error")
+        explain, scan = "EXPLAIN ", "Seq Scan on consumer_error"
+    else:
+        explain, scan = "EXPLAIN QUERY PLAN ", "SCAN consumer_error"
+    sized = list(replay.rows._places())[1_000:2_000]
+    rows = [letter.row for page in replay.rows.pages() for letter in page.letters if letter.row][1_000:2_000]
+    # in a transaction of the engine PostgreSQL takes an index where it can, however small the table
+    with replay.engine.transaction():
+        found = replay.engine.read(explain + statements.FIND_ERRORS.format(only=""), "results", 0, 1_000, 1_000)
+        read = list(replay.engine.select(Query(explain + statements.READ_ERRORS.text), sized))
+        deleted = list(replay.engine.select(Query(explain + statements.DELETE_ERRORS), rows))
+    for plan in (found, read, deleted):
+        text = "\n".join(str(row) for row in plan)
+        assert "topic_offset" in text
+        assert scan not in text
 
 
 class TestDryRun:
