@@ -193,6 +193,7 @@ class TestWhatFailsAgain:
         with_empty.database.execute_sql("DELETE FROM report")
         before = errors(with_empty.database)
         assert len(before) == 1
+        with_empty.later()
         assert outcomes(Replay(with_empty).run()) == (0, {}, {"not_storable": 1})
         assert outcomes(Replay(with_empty, dry=True).run()) == (0, {}, {"not_storable": 1})
         assert errors(with_empty.database) == before
