@@ -39,14 +39,17 @@ class Conflict(Exception):
 class Engine(ABC):
     """Sends the statements of the writer to one database, over the connection of the calling thread."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, keeps: bool = True) -> None:
         self._database = database
+        self._keeps = keeps
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """Begin a transaction that writes; commit at the end, roll back on any exception."""
-        with self._database.atomic():
+        """Begin a transaction that writes; commit at the end (of a rehearsal: undo), roll back on any exception."""
+        with self._database.atomic() as transaction:
             yield
+            if not self._keeps:
+                transaction.rollback()
 
     def close(self) -> None:
         """Close the connection, so that the next statement opens a new one; an error of a dead one is no matter."""
@@ -55,6 +58,12 @@ class Engine(ABC):
     def ping(self) -> None:
         """Ask the database for a sign of life."""
         self._database.execute_sql("SELECT 1").fetchone()
+
+    def read(self, statement: str, *values: Any) -> list[Row]:
+        """Return what a SELECT without `{wanted}` finds, each value as the driver has it."""
+        text = statement.replace("%s", self._database.param)
+        rows: list[Row] = self._database.execute_sql(text, values).fetchall()
+        return rows
 
     @abstractmethod
     def select(self, query: Query, rows: Sequence[Row], *values: Any) -> Iterable[Row]:
@@ -88,8 +97,8 @@ class Engine(ABC):
 class _Postgresql(Engine):
     """PostgreSQL: row locks, parameters as arrays, and COPY where it is quicker than the text of a statement."""
 
-    def __init__(self, database: Database, many: int) -> None:
-        super().__init__(database)
+    def __init__(self, database: Database, many: int, keeps: bool) -> None:
+        super().__init__(database, keeps)
         self._many = many
 
     @contextmanager
@@ -183,8 +192,10 @@ class _Sqlite(Engine):
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """Begin at once with the lock for writing, so that nothing read here can change before it is written."""
-        with self._database.atomic("IMMEDIATE"):
+        with self._database.atomic("IMMEDIATE") as transaction:
             yield
+            if not self._keeps:
+                transaction.rollback()
 
     def select(self, query: Query, rows: Sequence[Row], *values: Any) -> Iterable[Row]:
         short_details = f"CASE WHEN length(template_data) <= {_SHORT_DETAILS} THEN template_data END"
@@ -230,9 +241,14 @@ class _Sqlite(Engine):
         return self._database.cursor()
 
 
-def engine_for(database: Database, many: int = MANY) -> Engine:
-    """Return the engine that fits a database; from `many` rows on PostgreSQL gets them by COPY."""
-    return _Postgresql(database, many) if isinstance(database, PostgresqlDatabase) else _Sqlite(database)
+def engine_for(database: Database, many: int = MANY, *, rehearsal: bool = False) -> Engine:
+    """Return the engine that fits a database; from `many` rows on PostgreSQL gets them by COPY.
+
+    A rehearsal does all that the transactions demand, and undoes each of them instead of committing it.
+    """
+    if isinstance(database, PostgresqlDatabase):
+        return _Postgresql(database, many, not rehearsal)
+    return _Sqlite(database, not rehearsal)
 
 
 def _of_table(statement: str, table: Table, **names: str) -> str:

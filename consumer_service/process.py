@@ -45,7 +45,7 @@ def run_until_stopped(settings: ConsumerProcessSettings, stop: Event) -> None:
     metrics = ConsumerMetrics(registry)
     outages = Outages(metrics)
     heartbeat = Heartbeat(settings.kafka.max_poll_interval)
-    pipeline = Pipeline(_limits(settings.consumer), _allowlist(settings.consumer), utc_now)
+    pipeline = pipeline_for(settings.consumer)
     database = open_writer(settings.database, "aggregator-consumer")
     source = find_source(settings.consumer.source)(settings)
 
@@ -82,6 +82,11 @@ def run_until_stopped(settings: ConsumerProcessSettings, stop: Event) -> None:
     finally:
         admin.stop()
     log.info("consumer stopped")
+
+
+def pipeline_for(settings: ConsumerSettings) -> Pipeline:
+    """Return the pipeline of these settings; SettingsError if their allowlist can't be used."""
+    return Pipeline(_limits(settings), _allowlist(settings), utc_now)
 
 
 def _collect_seldom() -> None:

@@ -21,7 +21,7 @@ from consumer_service.pipeline import Accepted, Batch, Pipeline, Rejected
 from consumer_service.sources import DeadLetter, MessageSource, Partition, Record, SourceUnavailable
 from consumer_service.writer import Writer, Written
 from libaggregator.admin import Heartbeat
-from libaggregator.storage.faults import DATABASE_ERRORS, describe, sqlstate_of
+from libaggregator.storage.faults import DATABASE_ERRORS, describe, is_conflict
 
 T = TypeVar("T")
 
@@ -32,7 +32,6 @@ _DATABASE_STEPS = ("write", "ping")
 _PING_SECONDS = 5.0
 _SLOW_SECONDS = 15.0  # a batch of the largest messages takes less
 _FASTEST_RETRY, _SLOWEST_RETRY = 0.1, 10.0
-_CONFLICTS = ("40001", "40P01", "23505")
 
 log = structlog.get_logger(__name__)
 
@@ -197,7 +196,7 @@ class Runner:
             except Conflict as conflict:
                 log.info("conflict with another consumer, the batch is done again", problem=str(conflict))
             except DATABASE_ERRORS as error:
-                if sqlstate_of(error) in _CONFLICTS:
+                if is_conflict(error):
                     log.info("conflict with another consumer, the batch is done again", problem=describe(error))
                 else:
                     self._outages.began("database", describe(error))

@@ -298,3 +298,51 @@ ON CONFLICT (topic, partition, topic_offset) DO UPDATE SET
 """,
 )
 """The newest rejection wins: a topic that was made anew uses its offsets again."""
+
+FIND_ERRORS = """
+SELECT topic, partition, topic_offset, coalesce(length(message), 0) + coalesce(length(key), 0)
+FROM consumer_error
+WHERE (topic, partition, topic_offset) > (%s, %s, %s){only}
+ORDER BY topic, partition, topic_offset
+LIMIT %s
+"""
+"""The next rows after a place, `{only}` those that were asked for, with the characters of key and message."""
+
+COUNT_ERRORS = "SELECT count(*) FROM consumer_error WHERE TRUE{only}"
+
+READ_ERRORS = Query(
+    """
+WITH wanted (topic, partition, topic_offset, size) AS ({wanted})
+SELECT consumer_error.topic, consumer_error.partition, consumer_error.topic_offset, key, produced_at, consumed_at,
+    message, error
+FROM wanted CROSS JOIN consumer_error
+WHERE consumer_error.topic = wanted.topic
+    AND consumer_error.partition = wanted.partition
+    AND consumer_error.topic_offset = wanted.topic_offset
+    AND coalesce(length(message), 0) + coalesce(length(key), 0) = wanted.size
+ORDER BY consumer_error.topic, consumer_error.partition, consumer_error.topic_offset
+"""
+)
+"""Rows of some places. The size bounds what is read: the row may be another one than the one that was looked for.
+
+CROSS JOIN has SQLite look up each place, where it would read the whole table for each page.
+"""
+
+DELETE_ERRORS = """
+WITH wanted (topic, partition, topic_offset, consumed_at, error) AS ({wanted})
+DELETE FROM consumer_error
+WHERE (topic, partition, topic_offset, consumed_at, error) IN (
+    SELECT CAST(topic AS varchar), CAST(partition AS integer), CAST(topic_offset AS bigint), consumed_at, error
+    FROM wanted
+)
+"""
+"""Rows that are still as they were read: a consumer may have written others at the same places.
+
+SQLite finds them by the primary key only if the values have the types of its columns.
+"""
+
+RENEW_ERRORS = """
+UPDATE consumer_error SET error = %s
+WHERE topic = %s AND partition = %s AND topic_offset = %s AND consumed_at = %s AND error = %s
+"""
+"""What is wrong with a message may change with the settings; its row stays the one that it was."""

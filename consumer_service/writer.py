@@ -46,9 +46,10 @@ class Written:
 class Writer:
     """Writes batches to one database."""
 
-    def __init__(self, engine: Engine, clock: Callable[[], datetime]) -> None:
-        """Take the database and the clock (UTC, without a zone)."""
+    def __init__(self, engine: Engine, clock: Callable[[], datetime], *, keeps_rejected: bool = True) -> None:
+        """Take the database, the clock (UTC, without a zone), and whether rejected records get their rows."""
         self._engine = engine
+        self._keeps_rejected = keeps_rejected
         self._clock = clock
 
     def write(self, accepted: Sequence[Accepted], rejected: Sequence[Rejected]) -> Written:
@@ -130,7 +131,8 @@ class Writer:
             for cluster, of_it in messages.items()
         ]
         self._write_changes(changes, now, this_second)
-        self._engine.store(statements.STORE_ERRORS, _error_rows(rejected, now, in_ascii))
+        if self._keeps_rejected:
+            self._engine.store(statements.STORE_ERRORS, _error_rows(rejected, now, in_ascii))
         return Written(list(chain.from_iterable(newer.values())), stale, list(rejected))
 
     def _lock_reports(self, by_cluster: dict[str, list[Accepted]]) -> dict[str, ClusterRows]:

@@ -53,16 +53,22 @@ def needing_extra(extra: str) -> Iterator[None]:
         refuse(f"{error.name} is missing, install the extra: pip install '{DISTRIBUTION}[{extra}]'")
 
 
-def on_first_signal(stop: Callable[[], None]) -> None:
-    """Call `stop` at the first SIGTERM or SIGINT from here on; a second one ends the process at once."""
+def on_first_signal(stop: Callable[[], None]) -> Callable[[], int | None]:
+    """Call `stop` at the first SIGTERM or SIGINT from here on; a second one ends the process at once.
+
+    Returns a function that tells the number of the first one, None while there was none.
+    """
+    received: list[int] = []
 
     def handle(number: int, frame: object) -> None:
+        received.append(number)
         for again in _STOP_SIGNALS:
             signal.signal(again, signal.SIG_DFL)
         stop()
 
     for number in _STOP_SIGNALS:
         signal.signal(number, handle)
+    return lambda: received[0] if received else None
 
 
 def print_settings(settings_class: type[T], loaded: Loaded[T]) -> None:

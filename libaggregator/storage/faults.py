@@ -25,6 +25,7 @@ class Fault(enum.Enum):
 
 _VALUES_CLASSES = ("22", "23", "54")
 _UNIQUE_VIOLATION = "23505"
+_CONFLICTS = ("40001", "40P01", _UNIQUE_VIOLATION)
 _REFUSALS = (
     r'(database|role) ".*" does not exist|authentication failed|no pg_hba.conf entry|no password supplied'
     r"|invalid \S+ value"
@@ -46,6 +47,11 @@ def fault_of(error: BaseException) -> Fault:
 def sqlstate_of(error: BaseException) -> str | None:
     """Return the SQLSTATE of an error, None if the connection broke or the driver has none."""
     return getattr(_driver_error(error), "pgcode", None)
+
+
+def is_conflict(error: BaseException) -> bool:
+    """Whether two sessions were in each other's way: nothing is wrong, and doing it again at once is right."""
+    return sqlstate_of(error) in _CONFLICTS
 
 
 def describe(error: BaseException) -> str:

@@ -1,6 +1,10 @@
 """The headers of a dead letter, as `docs/messages.md` has them in section 8."""
 
-from consumer_service.dead_letters import dead_letter_headers
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from consumer_service.dead_letters import NotADeadLetter, dead_letter_headers, read_dead_letter
 from consumer_service.sources import DeadLetter, Record
 
 
@@ -52,3 +56,34 @@ def test_cuts_the_detail_by_characters() -> None:
 
 def test_replaces_what_is_not_a_character() -> None:
     assert dict(dead_letter_headers(letter(detail="a\ud800b")))["aggregator-detail"] == b"a?b"
+
+
+names = st.text(st.characters(codec="utf-8")).filter(lambda name: not name.startswith("aggregator-"))
+
+
+@given(
+    record=st.builds(
+        Record,
+        topic=st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1),
+        partition=st.integers(0, 2**31 - 1),
+        offset=st.integers(0, 2**63 - 1),
+        key=st.none() | st.binary(),
+        value=st.none() | st.binary(),
+        headers=st.lists(st.tuples(names, st.binary())).map(tuple),
+        timestamp=st.none() | st.integers(-(2**63) + 1, 2**63 - 1),
+    ),
+    reason=st.sampled_from(["not_json", "not_storable", "a reason of a later version"]),
+)
+def test_a_letter_comes_back_from_the_record_that_was_sent(record: Record, reason: str) -> None:
+    sent = DeadLetter(record, reason, "why")
+
+    assert read_dead_letter(record.key, record.value, dead_letter_headers(sent)) == sent
+
+
+@pytest.mark.parametrize("name", ["reason", "detail", "topic", "partition", "offset", "timestamp"])
+@pytest.mark.parametrize("value", [None, b"\xff"])
+def test_without_one_of_our_headers_it_is_no_letter_and_the_header_is_named(name: str, value: bytes | None) -> None:
+    headers = {**dict(dead_letter_headers(letter())), f"aggregator-{name}": value}
+
+    with pytest.raises(NotADeadLetter, match=f"aggregator-{name}: "):
+        read_dead_letter(None, None, [(other, found) for other, found in headers.items() if found is not None])

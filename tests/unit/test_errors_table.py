@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from consumer_service.errors_table import as_text, error_row
+from consumer_service.errors_table import as_bytes, as_text, error_row, record_of
 from consumer_service.pipeline import Rejected
 from consumer_service.sources import Record
 from libaggregator.messages import Reason
@@ -93,3 +93,33 @@ def test_the_time_of_the_record_is_kept_to_the_millisecond(timestamp: int) -> No
 def test_a_record_without_a_time_or_with_one_that_no_column_takes_was_produced_now(timestamp: int | None) -> None:
     row = error_row(rejected(Record("t", 0, 0, None, None, (), timestamp)), NOW)
     assert row[4] == row[5] == NOW
+
+
+contents = st.none() | st.binary() | st.text(st.characters(codec="utf-8")).map(str.encode)
+
+
+@given(contents, contents, st.none() | st.integers(FIRST, LAST), st.integers(0, 2**31 - 1), st.integers(0, 2**63 - 1))
+@example(b"base64:", b"base64:YQ==", 0, 0, 0)
+def test_a_record_comes_back_from_its_row(
+    key: bytes | None, value: bytes | None, timestamp: int | None, partition: int, offset: int
+) -> None:
+    record = Record("topic", partition, offset, key, value, (), timestamp)
+    row = error_row(rejected(record), NOW)
+    assert record_of(row) == record
+    assert error_row(rejected(record_of(row)), NOW) == row
+
+
+@given(st.none() | st.integers())
+def test_a_row_comes_back_from_its_record_whatever_its_time(timestamp: int | None) -> None:
+    row = error_row(rejected(Record("topic", 0, 0, None, None, (), timestamp)), NOW)
+    assert error_row(rejected(record_of(row)), NOW) == row
+
+
+def test_times_may_be_texts_with_any_number_of_digits() -> None:
+    for text in ("1970-01-01 00:00:01.5", "1970-01-01 00:00:01.500", "1970-01-01 00:00:01.500000"):
+        assert record_of(("t", 0, 0, None, text, "2026-06-01 12:00:00", None, "not_json: x")).timestamp == 1500
+
+
+@pytest.mark.parametrize("text", ["base64:?", "base64:YQ", "base64:é", "base64: YQ=="])
+def test_what_only_begins_like_base64_of_ours_is_plain_text(text: str) -> None:
+    assert as_bytes(text) == text.encode()

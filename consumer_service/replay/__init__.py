@@ -1,0 +1,1 @@
+"""Rejected messages once more through the pipeline: `aggregator-consumer replay` (`docs/replay.md`)."""
