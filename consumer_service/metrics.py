@@ -46,6 +46,28 @@ LAST_STORED = Metric(
     "aggregator_consumer_last_stored_timestamp_seconds",
     "When a message was last stored, seconds since 1970; 0 if none was since the start",
 )
+LAG = Metric(
+    "gauge",
+    "aggregator_consumer_lag_messages",
+    "Offsets between what is handled and the end of each partition that is read here, as of the last look, which is"
+    " at most half a minute old but in outages",
+    ("topic", "partition"),
+)
+STALLED_PARTITIONS = Metric(
+    "gauge",
+    "aggregator_consumer_stalled_partitions",
+    "Partitions that have stood still for `consumer.stalled_after` although there are records and nothing is away",
+)
+LOOP_SILENT = Metric(
+    "gauge",
+    "aggregator_consumer_loop_silent_seconds",
+    "Seconds since the loop came round, or a statement of it was answered; `/livez` fails if they are too many",
+)
+HALTED = Metric(
+    "gauge",
+    "aggregator_consumer_halted",
+    "1 if the consumer has stopped reading since more than `consumer.max_rejected_share` was unusable, else 0",
+)
 
 METRICS: tuple[Metric, ...] = (
     MESSAGES,
@@ -55,6 +77,10 @@ METRICS: tuple[Metric, ...] = (
     AVAILABLE,
     DEAD_LETTERS,
     LAST_STORED,
+    LAG,
+    STALLED_PARTITIONS,
+    LOOP_SILENT,
+    HALTED,
 )
 """All of them, in the order of the documentation."""
 
@@ -71,3 +97,7 @@ class ConsumerMetrics:
         self.available = AVAILABLE.gauge(registry)
         self.dead_letters = DEAD_LETTERS.counter(registry)
         self.last_stored = LAST_STORED.gauge(registry)
+        self.lag = LAG.gauge(registry)
+        self.stalled_partitions = STALLED_PARTITIONS.gauge(registry)
+        self.loop_silent = LOOP_SILENT.gauge(registry)
+        self.halted = HALTED.gauge(registry)

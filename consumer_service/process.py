@@ -2,7 +2,8 @@
 
 import gc
 import os
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from functools import partial
 from threading import Event, Thread
@@ -12,11 +13,15 @@ from peewee import Database
 
 from consumer_service.allowlist import read_allowlist
 from consumer_service.engines import engine_for
+from consumer_service.loop_watchdog import LoopWatchdog
 from consumer_service.metrics import ConsumerMetrics
 from consumer_service.pipeline import Pipeline
+from consumer_service.progress import ProgressWatch
+from consumer_service.rejected_share import RejectedShare
 from consumer_service.runner import BatchLimit, Outages, Runner
 from consumer_service.settings import ConsumerProcessSettings, ConsumerSettings
 from consumer_service.sources import find_source
+from consumer_service.statement_limit import StatementLimit
 from consumer_service.writer import Writer
 from libaggregator.admin import Health, Heartbeat, open_admin_port
 from libaggregator.clock import utc_now
@@ -28,6 +33,8 @@ from libaggregator.storage.faults import DATABASE_ERRORS, describe
 from libaggregator.storage.schema import require_schema
 
 _RETRY_SECONDS = 1.0
+_LOOK_SECONDS = 1.0
+_MARGIN_SECONDS = 10.0
 _COLLECT_AFTER = 100_000
 
 log = structlog.get_logger(__name__)
@@ -44,9 +51,14 @@ def run_until_stopped(settings: ConsumerProcessSettings, stop: Event) -> None:
     registry = process_registry()
     metrics = ConsumerMetrics(registry)
     outages = Outages(metrics)
-    heartbeat = Heartbeat(settings.kafka.max_poll_interval)
+    heartbeat = Heartbeat(_patience(settings))
+    metrics.loop_silent.set_function(heartbeat.silent_seconds)
+    statement_limit = StatementLimit(settings.database.statement_timeout, heartbeat.beat)
+    progress = ProgressWatch(settings.consumer.stalled_after, metrics, time.monotonic)
+    rejected_share = RejectedShare(settings.consumer.max_rejected_share, settings.consumer.rejected_window, metrics)
     pipeline = pipeline_for(settings.consumer)
     database = open_writer(settings.database, "aggregator-consumer")
+    statement_limit.watch(database)
     source = find_source(settings.consumer.source)(settings)
 
     def consume() -> None:
@@ -62,6 +74,8 @@ def run_until_stopped(settings: ConsumerProcessSettings, stop: Event) -> None:
                 limit=limit,
                 metrics=metrics,
                 outages=outages,
+                progress=progress,
+                rejected_share=rejected_share,
                 heartbeat=heartbeat,
                 stop=stop,
             ).run()
@@ -71,14 +85,20 @@ def run_until_stopped(settings: ConsumerProcessSettings, stop: Event) -> None:
 
     health = Health(
         live={"loop": heartbeat.check},
-        ready={part: partial(outages.problem, part) for part in ("database", "source")},
+        ready={
+            **{part: partial(outages.problem, part) for part in ("database", "source")},
+            "progress": progress.problem,
+            "halted": rejected_share.problem,
+        },
     )
     host, port = settings.consumer.admin_host, settings.consumer.admin_port
     admin = open_admin_port("consumer", host, port, health, registry)
     admin.start()
     log.info("consumer started", admin=f"http://{host}:{admin.port}")
     try:
-        _run_beside(consume, stop, settings.consumer.shutdown_timeout)
+        consumer = _Beside(consume)
+        watchdog = LoopWatchdog(heartbeat, consumer.thread)
+        consumer.run(stop, settings.consumer.shutdown_timeout, [statement_limit.look, watchdog.look])
     finally:
         admin.stop()
     log.info("consumer stopped")
@@ -97,6 +117,12 @@ def _collect_seldom() -> None:
     """
     gc.freeze()
     gc.set_threshold(_COLLECT_AFTER)
+
+
+def _patience(settings: ConsumerProcessSettings) -> float:
+    """Return after how many seconds of silence the loop hangs: later than any call of the database is given up."""
+    longest_call = max(settings.database.statement_timeout, settings.database.connect_timeout) + _MARGIN_SECONDS
+    return max(settings.kafka.max_poll_interval, longest_call)
 
 
 def _limits(settings: ConsumerSettings) -> Limits:
@@ -128,27 +154,34 @@ def _wait_for_schema(database: Database, outages: Outages, heartbeat: Heartbeat,
     return True
 
 
-def _run_beside(work: Callable[[], None], stop: Event, shutdown_timeout: float) -> None:
-    """Run `work` in a thread, so that signals are heard even while the database driver blocks in a call.
+class _Beside:
+    """Runs `work` in a thread, so that signals are heard even while the database driver blocks in a call."""
 
-    If it is not done `shutdown_timeout` seconds after `stop`, the process ends at once: nothing was committed for
-    what it has in hand, so it comes again. Raises what `work` raises.
-    """
-    errors: list[BaseException] = []
+    def __init__(self, work: Callable[[], None]) -> None:
+        self._work = work
+        self._errors: list[BaseException] = []
+        self.thread = Thread(target=self._guarded, name="consumer", daemon=True)
 
-    def guarded() -> None:
+    def run(self, stop: Event, shutdown_timeout: float, looks: Sequence[Callable[[], None]]) -> None:
+        """Return when the work is done, and call each of `looks` every second until `stop` is set.
+
+        If the work is not done `shutdown_timeout` seconds after that, the process ends at once: nothing was committed
+        for what it has in hand, so it comes again. Raises what the work raises.
+        """
+        self.thread.start()
+        while self.thread.is_alive() and not stop.is_set():
+            self.thread.join(_LOOK_SECONDS)
+            for look in looks:
+                look()
+        self.thread.join(shutdown_timeout)
+        if self.thread.is_alive():
+            log.warning("the batch in hand is given up, it will come again", waited_seconds=shutdown_timeout)
+            os._exit(0)
+        if self._errors:
+            raise self._errors[0]
+
+    def _guarded(self) -> None:
         try:
-            work()
+            self._work()
         except BaseException as error:
-            errors.append(error)
-
-    thread = Thread(target=guarded, name="consumer", daemon=True)
-    thread.start()
-    while thread.is_alive() and not stop.is_set():
-        thread.join(1.0)
-    thread.join(shutdown_timeout)
-    if thread.is_alive():
-        log.warning("the batch in hand is given up, it will come again", waited_seconds=shutdown_timeout)
-        os._exit(0)
-    if errors:
-        raise errors[0]
+            self._errors.append(error)

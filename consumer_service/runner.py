@@ -18,6 +18,8 @@ from tenacity import RetryCallState, wait_exponential, wait_random
 from consumer_service.engines import Conflict
 from consumer_service.metrics import ConsumerMetrics
 from consumer_service.pipeline import Accepted, Batch, Pipeline, Rejected
+from consumer_service.progress import ProgressWatch
+from consumer_service.rejected_share import RejectedShare
 from consumer_service.sources import DeadLetter, MessageSource, Partition, Record, SourceUnavailable
 from consumer_service.writer import Writer, Written
 from libaggregator.admin import Heartbeat
@@ -38,6 +40,10 @@ log = structlog.get_logger(__name__)
 
 class Stopped(Exception):
     """The process has to end while a step is still waiting for database or source."""
+
+
+class Halted(Exception):
+    """Too many messages are unusable: the batch in hand must not be written."""
 
 
 class BatchLimit:
@@ -92,6 +98,11 @@ class Outages:
         self._problems[part] = None
         self._metrics.available.labels(part).set(1)
 
+    @property
+    def are_on(self) -> bool:
+        """Whether a part is away, or was not used yet."""
+        return any(self._problems.values())
+
     def problem(self, part: str) -> str | None:
         """Return what is wrong with a part, None if it worked lately; from any thread."""
         waited = time.monotonic() - self._called.get(part, math.inf)
@@ -110,6 +121,8 @@ class Runner:
         limit: BatchLimit,
         metrics: ConsumerMetrics,
         outages: Outages,
+        progress: ProgressWatch,
+        rejected_share: RejectedShare,
         heartbeat: Heartbeat,
         stop: Event,
     ) -> None:
@@ -119,6 +132,8 @@ class Runner:
         self._limit = limit
         self._metrics = metrics
         self._outages = outages
+        self._progress = progress
+        self._rejected_share = rejected_share
         self._heartbeat = heartbeat
         self._stop = stop
         self._wait = wait_exponential(multiplier=_FASTEST_RETRY, max=_SLOWEST_RETRY) + wait_random(0, _FASTEST_RETRY)
@@ -134,6 +149,9 @@ class Runner:
                     self._handle(records)
                 else:
                     self._ping()
+                self._look_at_progress()
+        except Halted:
+            self._stay_halted()
         except Stopped:
             log.info("stopped during an outage, nothing committed for the batch in hand")
 
@@ -154,10 +172,13 @@ class Runner:
         """Handle the first ones of some records; return how many."""
         with self._timed("sort"):
             batch = self._pipeline.sort(records)
+        if not self._rejected_share.admits(records[: len(batch)], batch.rejected):
+            raise Halted
         with self._timed("write"):
             written = self._until_done("write", lambda: self._write(batch))
         self._report(batch, written)
         if written.rejected:
+            self._rejected_share.refused(written.rejected)
             with self._timed("dead_letters"):
                 self._send_dead_letters(written.rejected)
         with self._timed("commit"):
@@ -185,6 +206,17 @@ class Runner:
             self._until_done("ping", self._writer.ping)
             self._next_ping = time.monotonic() + _PING_SECONDS
 
+    def _look_at_progress(self) -> None:
+        if self._progress.is_due() and not self._outages.are_on:
+            self._progress.observe(self._source.progress())
+
+    def _stay_halted(self) -> None:
+        """Keep the partitions until told to stop: another consumer would halt at the same messages, or drain them."""
+        self._progress.forget("the consumer has halted")
+        while not self._stop.is_set():
+            self._heartbeat.beat()
+            self._source.keep_alive(POLL_SECONDS)
+
     def _until_done(self, step: str, action: Callable[[], T]) -> T:
         """Do a step until it succeeds, and stay a member of the group meanwhile; raises Stopped if told to."""
         attempt = RetryCallState(None, None, (), {})  # type: ignore[arg-type]
@@ -205,6 +237,7 @@ class Runner:
             else:
                 self._settle(step)
                 return result
+            self._progress.forget("its messages could not be handled")
             self._metrics.retries.labels(step).inc()
             self._stay_alive(self._wait(attempt))
             attempt.attempt_number += 1
@@ -215,6 +248,7 @@ class Runner:
             self._outages.ended("database")
         elif problem := self._source.problem():
             self._outages.began("source", problem)
+            self._progress.forget("the source is away")
         else:
             self._outages.ended("source")
 

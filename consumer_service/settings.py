@@ -66,6 +66,20 @@ class ConsumerSettings:
     max_future_skew: float = setting(86_400.0, "seconds that `LastChecked` may be ahead of the clock", 0, 1_000_000_000)
     enable_org_allowlist: bool = setting(False, "store only organizations of `org_allowlist`")
     org_allowlist: str = setting("", "CSV file with a header and an organization in the first column")
+    stalled_after: float = setting(
+        300.0,
+        "seconds that a partition with records may stand still, with nothing away, until `/readyz` tells of it",
+        2,
+        86_400,
+    )
+    max_rejected_share: float = setting(
+        0.0,
+        "share of the last messages, 0 to 1, that may be rejected; above it the consumer halts before it writes or"
+        " commits any more, until it is restarted; 0: it never halts",
+        0,
+        1,
+    )
+    rejected_window: int = setting(1000, "how many messages `max_rejected_share` is a share of", 1, 1_000_000)
     shutdown_timeout: float = setting(25.0, "seconds for the batch in hand, when told to stop", 0, 86_400)
     admin_host: str = setting("127.0.0.1", "address of the admin port")
     admin_port: int = setting(8081, "port for `/livez`, `/readyz`, `/metrics`; 0: any free one", 0, 65535)

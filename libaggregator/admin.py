@@ -39,9 +39,13 @@ class Heartbeat:
         """Tell that the loop came round."""
         self._last = time.monotonic()
 
+    def silent_seconds(self) -> float:
+        """Return how long ago the loop came round."""
+        return time.monotonic() - self._last
+
     def check(self) -> str | None:
         """Return what is wrong, None if the loop came round lately."""
-        silent = time.monotonic() - self._last
+        silent = self.silent_seconds()
         return f"the loop has not come round for {silent:.0f} s" if silent > self._patience else None
 
 

@@ -60,6 +60,27 @@ class Delivery:
     too_large: Sequence[DeadLetter] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a partition is read: the offset after what `poll` returned last, and the one after its last record.
+
+    `assignment` changes when the partition was given to this process anew, after which other positions are right.
+    """
+
+    position: int
+    end: int
+    assignment: int = 0
+
+    @property
+    def lag(self) -> int:
+        """How many offsets are between them; some of them may have no record, after compaction for example."""
+        return max(0, self.end - self.position)
+
+    def stands_where(self, earlier: "Progress") -> bool:
+        """Whether the position is the same as before, without a new assignment in between."""
+        return (self.position, self.assignment) == (earlier.position, earlier.assignment)
+
+
 class SourceUnavailable(Exception):
     """The source can't do it at the moment; the text says why, and trying again later is right."""
 
@@ -94,6 +115,14 @@ class MessageSource(Protocol):
         Does nothing if none is configured. Letters that the topic refuses as too large are left out and returned;
         the caller logs and counts them. Raises SourceUnavailable for every other failure; sending all of them
         again is right.
+        """
+
+    def progress(self) -> Mapping[Partition, Progress]:
+        """Return how far each partition is read that this process reads at the moment; never raises.
+
+        The ends have to be asked for, and not taken from what was fetched: they are there to notice when fetching
+        stops. Takes some seconds at most. A partition is left out while its end can't be known, or its assignment
+        is about to change. A source without partitions, or without an end that grows, returns nothing.
         """
 
     def problem(self) -> str | None:

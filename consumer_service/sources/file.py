@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from consumer_service.settings import ConsumerProcessSettings
-from consumer_service.sources import DeadLetter, Delivery, MessageSource, Partition, Record
+from consumer_service.sources import DeadLetter, Delivery, MessageSource, Partition, Progress, Record
 from libaggregator.settings import SettingsError
 
 _LINE_SUFFIXES = (".jsonl", ".ndjson")
@@ -78,6 +78,10 @@ class FileSource:
     def send_dead_letters(self, letters: Sequence[DeadLetter]) -> Delivery:
         """Do nothing: rejected messages are in `consumer_error`, and in their file."""
         return Delivery()
+
+    def progress(self) -> Mapping[Partition, Progress]:
+        """Return nothing: a file that stands still has come to its end."""
+        return {}
 
     def problem(self) -> str | None:
         """Return None: a file that can be opened delivers."""

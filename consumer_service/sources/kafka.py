@@ -1,7 +1,7 @@
 """The source `kafka`: one topic, read as a member of a consumer group."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
@@ -16,6 +16,7 @@ from kafka.errors import (
     RetriableError,
 )
 from kafka.future import Future
+from kafka.protocol.consumer import OffsetSpec
 from kafka.structs import OffsetAndMetadata
 
 from consumer_service.dead_letters import DeadLetterProducer
@@ -30,12 +31,16 @@ from consumer_service.kafka_client import (
     problems_of,
 )
 from consumer_service.settings import ConsumerProcessSettings, KafkaSettings
-from consumer_service.sources import DeadLetter, Delivery, MessageSource, Partition, Record, SourceUnavailable
+from consumer_service.sources import DeadLetter, Delivery, MessageSource, Partition, Progress, Record, SourceUnavailable
 from libaggregator.settings import SettingsError
 
 COMMIT_TIMEOUT = 4.0
 LEAVE_TIMEOUT = 3.0
 """Seconds. A stop has to wait for either, so they are short; a commit that did not succeed is tried again."""
+
+END_OFFSETS_TIMEOUT = 3.0
+_SILENCE_SECONDS = 10.0
+"""How long a broker may say nothing that is asked; it answers in a tenth of a second, or sends a part of its answer."""
 
 _REBALANCE_SECONDS = 0.2
 _LONGEST_HEARTBEAT_INTERVAL = 3.0
@@ -120,7 +125,8 @@ class KafkaSource:
             remaining = max(0.0, deadline - time.monotonic())
             fetched = consumer.poll(timeout_ms=round(remaining * 1000), max_records=max_records)
             self._note_assignment(consumer.assignment())
-            self._problem = None if fetched else self._find_problem(connection)
+            # one broker may be silent while others deliver
+            self._problem = self._silence_problem(connection) or (None if fetched else self._find_problem(connection))
         if fetched:
             _fetch_ahead(consumer)
         else:
@@ -162,6 +168,30 @@ class KafkaSource:
     def send_dead_letters(self, letters: Sequence[DeadLetter]) -> Delivery:
         """Send rejected records to `kafka.dead_letter_topic`, if there is one."""
         return self._letters.send(letters) if self._letters else Delivery()
+
+    def progress(self) -> Mapping[Partition, Progress]:
+        """Return how far each assigned partition is read; never raises, and takes 3 s at most.
+
+        Nothing during a rebalance. A partition without a position or a leader is left out.
+        """
+        if self._connection is None:
+            return {}
+        consumer = self._connection.consumer
+        membership = consumer.group_metadata()
+        if membership.state is not MemberState.STABLE:
+            return {}
+        try:
+            # the client's thread may take a position away at this moment
+            consumed = consumer._subscription.all_consumed_offsets()
+            positions = {partition: found.offset for partition, found in consumed.items() if found is not None}
+            ends = _end_offsets(consumer, positions)
+        except CLIENT_FAULTS as error:
+            log.debug("end offsets not known", problem=describe(error, self._settings))
+            return {}
+        return {
+            Partition(*partition): Progress(positions[partition], end, membership.generation_id)
+            for partition, end in ends.items()
+        }
 
     def problem(self) -> str | None:
         """Return what kept the last `poll` or `commit` from working, None if nothing did; from any thread."""
@@ -303,6 +333,17 @@ class KafkaSource:
             return self._missing_topic_problem(connection)
         return self._membership_problem(connection.consumer)
 
+    def _silence_problem(self, connection: _Connection) -> str | None:
+        """Return which broker does not answer; one that is frozen takes requests and keeps its connections."""
+        if connection.consumer.group_metadata().state is not MemberState.STABLE:
+            # brokers answer those that join a group when all members have
+            return None
+        silent = {node: seconds for node, seconds in _silences(connection.client).items() if seconds > _SILENCE_SECONDS}
+        if not silent:
+            return None
+        longest = max(silent, key=silent.__getitem__)
+        return f"no answer from {longest} for {silent[longest]:.0f} s"
+
     def _broker_problem(self, client: NetworkClient) -> str | None:
         if any(client.connected(broker.node_id) for broker in client.cluster.brokers()):
             return None
@@ -350,6 +391,42 @@ def _assigned_offsets(
         for partition, offset in offsets.items()
         if TopicPartition(*partition) in assigned
     }
+
+
+def _end_offsets(consumer: KafkaConsumer, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]:
+    """Ask for the ends of partitions; raises one of CLIENT_FAULTS.
+
+    Once, where `KafkaConsumer.end_offsets` asks again without a pause for those of a topic that is gone, and fails
+    for a partition without a leader (kafka-python 3.0.12).
+    """
+    if not partitions:
+        return {}
+    fetcher = consumer._fetcher
+    wanted = dict.fromkeys(partitions, OffsetSpec.LATEST)
+
+    async def ask() -> dict[TopicPartition, int]:
+        answer = fetcher._manager.call_soon(fetcher._send_list_offsets_requests, wanted)
+        found, _ = await fetcher._manager.wait_for(answer, END_OFFSETS_TIMEOUT * 1000)
+        return {partition: end.offset for partition, end in found.items()}
+
+    ends: dict[TopicPartition, int] = fetcher._net.run(ask)
+    return ends
+
+
+def _silences(client: NetworkClient) -> dict[str, float]:
+    """Return for each broker with an unanswered request how many seconds nothing has come since it was sent."""
+    now = time.monotonic()
+    silences: dict[str, float] = {}
+    for connection in list(client._manager._conns.values()):
+        transport = connection.transport
+        # the client's thread answers them meanwhile
+        oldest = next(iter(connection.in_flight_requests.copy()), None)
+        if transport is not None and oldest is not None:
+            _, _, sent_at, *_ = oldest
+            broker = client.cluster.broker_metadata(connection.node_id)
+            name = f"{broker.host}:{broker.port}" if broker else f"broker {connection.node_id}"
+            silences[name] = max(silences.get(name, 0.0), now - max(sent_at, transport.last_read))
+    return silences
 
 
 def _fetch_ahead(consumer: KafkaConsumer) -> None:

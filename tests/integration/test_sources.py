@@ -3,16 +3,18 @@
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from kafka import KafkaProducer
 from kafka import codec as kafka_codec
+from kafka.consumer.fetcher import Fetcher
 
 from consumer_service import dead_letters, kafka_client
-from consumer_service.sources import DeadLetter, Delivery, MessageSource, Partition, Record, SourceUnavailable
+from consumer_service.sources import DeadLetter, Delivery, MessageSource, Partition, Progress, Record, SourceUnavailable
 from consumer_service.sources import kafka as kafka_source
 from tests.support.brokers import AnyBroker, EmbeddedTestBroker
 from tests.support.kafka import ApacheKafka
@@ -46,6 +48,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make the source wait for its broker for a second only."""
     monkeypatch.setattr(kafka_client, "CONNECT_TIMEOUT", PATIENCE)
     monkeypatch.setattr(dead_letters, "DELIVERY_TIMEOUT", PATIENCE)
+    monkeypatch.setattr(kafka_source, "END_OFFSETS_TIMEOUT", PATIENCE)
     for name in ("COMMIT_TIMEOUT", "LEAVE_TIMEOUT", "METADATA_SECONDS"):
         monkeypatch.setattr(kafka_source, name, PATIENCE)
 
@@ -157,6 +160,163 @@ class TestEverySource:
         source = harness.open()
 
         assert source.send_dead_letters([letter_for(value=b"x")]) == Delivery()
+
+
+class TestKafkaProgress:
+    def test_it_is_where_the_next_poll_begins_and_where_the_partition_ends(self, kafka: KafkaHarness) -> None:
+        kafka.create_topic(2)
+        kafka.fill([Sent(value, partition=1) for value in TEN])
+        source = kafka.open()
+        assert source.progress() == {}
+        read(source, 3, max_records=3)
+
+        assert places(source) == {0: (0, 0), 1: (3, 10)}
+        source.keep_alive(0.1)
+        assert places(source) == {0: (0, 0), 1: (3, 10)}
+        read(source, 7)
+        assert places(source) == {0: (0, 0), 1: (10, 10)}
+
+    def test_the_end_moves_on_although_nothing_is_fetched(
+        self, kafka: KafkaHarness, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        kafka.create_topic()
+        kafka.fill(TEN)
+        source = kafka.open()
+        read(source, 10)
+        monkeypatch.setattr(Fetcher, "_create_fetch_requests", lambda fetcher: {})
+        # what was asked for before may still come
+        read_nothing(source, POLL_SECONDS)
+
+        kafka.fill(TEN)
+        read_nothing(source, POLL_SECONDS)
+
+        assert places(source) == {0: (10, 20)}
+        assert source.problem() is None
+
+    def test_a_partition_that_is_given_away_is_left_out_and_one_that_stays_is_assigned_anew(
+        self, kafka: KafkaHarness
+    ) -> None:
+        kafka.create_topic(2)
+        kafka.fill([Sent(b"first", partition=partition) for partition in (0, 1)])
+        first = kafka.open()
+        read(first, 2)
+        before = first.progress()
+        second = kafka.open()
+        given_up = wait_for_share(first, second)
+
+        def only_one_is_left() -> Mapping[Partition, Progress]:
+            first.poll(POLL_SECONDS, 1000)
+            # a rebalance ends when both have joined again
+            second.keep_alive(0.1)
+            return first.progress()
+
+        # none as long as the rebalance lasts
+        after = eventually(only_one_is_left, 20, "the progress of the partition that stays", interval=0)
+
+        (kept,) = after
+        assert kept.number == 1 - given_up
+        assert after[kept].position == before[kept].position
+        assert not after[kept].stands_where(before[kept])
+
+    def test_the_end_of_a_transaction_is_no_record_that_is_missing(self, apache_kafka: ApacheKafka) -> None:
+        kafka = KafkaHarness(apache_kafka)
+        kafka.create_topic()
+        producer = KafkaProducer(bootstrap_servers=kafka.broker.bootstrap, transactional_id=fresh_name("transaction"))
+        producer.init_transactions()
+        for end in (producer.commit_transaction, producer.abort_transaction):
+            producer.begin_transaction()
+            for value in TEN[:3]:
+                producer.send(kafka.topic, value).get(10)
+            end()
+        producer.close()
+        source = kafka.open()
+        # exactly so many that the last mark is not looked at with them
+        read(source, 6, max_records=3)
+
+        def at_the_end() -> bool:
+            read_nothing(source, POLL_SECONDS)
+            return places(source) == {0: (8, 8)}
+
+        eventually(at_the_end, what="the position behind the last mark")
+        kafka.close()
+
+    def test_records_that_compaction_took_away_are_not_missing(self) -> None:
+        broker = ApacheKafka({"log.cleaner.backoff.ms": "100", "log.cleaner.min.cleanable.ratio": "0.01"})
+        kafka = KafkaHarness(broker)
+        try:
+            broker.start()
+            config = {"cleanup.policy": "compact", "segment.bytes": "1048576", "segment.ms": "100"}
+            broker.create_topic(kafka.topic, config=config)
+            kafka.fill([Sent(b"%d" % number, b"the same key") for number in range(50)])
+
+            def is_compacted() -> bool:
+                # a new record closes the segment before it, and only closed ones are compacted
+                kafka.fill([Sent(b"", b"another key")])
+                return len(broker.read(kafka.topic, 10, timeout=1)) < 10
+
+            eventually(is_compacted, 60, "the topic is compacted", interval=0.2)
+            source = kafka.open()
+
+            def at_the_end() -> bool:
+                source.poll(POLL_SECONDS, 1)
+                ((position, end),) = places(source).values()
+                return position == end > 50
+
+            eventually(at_the_end, 20, "the position at the end", interval=0)
+            kafka.close()
+        finally:
+            broker.close()
+
+    def test_a_topic_that_is_gone_has_none_and_it_is_told_as_a_problem(self, kafka: KafkaHarness) -> None:
+        kafka.create_topic()
+        kafka.fill(TEN)
+        source = kafka.open()
+        read(source, 10)
+
+        kafka.broker.delete_topic(kafka.topic)
+        with bounded():
+            eventually(lambda: source.progress() == {}, what="no progress", interval=0)
+
+        eventually(lambda: says(source, "does not exist"), 20, "the topic is missed", interval=0)
+
+    def test_an_outage_is_not_waited_out(self, stoppable: KafkaHarness) -> None:
+        stoppable.create_topic()
+        stoppable.fill(TEN)
+        source = stoppable.open()
+        read(source, 10)
+
+        stoppable.broker.stop()
+
+        with bounded():
+            assert source.progress() == {}
+
+
+@pytest.mark.parametrize("commits", [False, True], ids=["idle", "with offsets on their way"])
+def test_a_frozen_broker_is_told_although_its_connections_last(apache_kafka: ApacheKafka, commits: bool) -> None:
+    kafka = KafkaHarness(apache_kafka)
+    # as by default: nothing tells of it before
+    kafka.kafka = replace(kafka.kafka, session_timeout=10)
+    kafka.create_topic()
+    kafka.fill(TEN)
+    source = kafka.open()
+    read(source, 10)
+
+    with apache_kafka.frozen():
+        if commits:
+            source.commit({Partition(kafka.topic, 0): 10})
+        # requests would be waited for for half a minute
+        eventually(lambda: says(source, "no answer"), 25, "the problem", interval=0)
+        assert apache_kafka.bootstrap in (source.problem() or "")
+        with bounded():
+            assert source.progress() == {}
+
+    def answers_again() -> bool:
+        with suppress(SourceUnavailable):
+            source.poll(POLL_SECONDS, 1)
+        return source.problem() is None
+
+    eventually(answers_again, 60, "the broker answers", interval=0)
+    kafka.close()
 
 
 class TestKafkaRecords:
@@ -579,6 +739,11 @@ def wait_for_share(first: MessageSource, second: MessageSource) -> int:
 
     eventually(second_has_one, 30, "records at the second consumer", interval=0)
     return records[0].partition
+
+
+def places(source: MessageSource) -> dict[int, tuple[int, int]]:
+    """Return the position and the end of each partition by its number."""
+    return {partition.number: (found.position, found.end) for partition, found in source.progress().items()}
 
 
 def committed(kafka: KafkaHarness) -> dict[int, int]:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import psycopg2
-import psycopg2.extensions
+from psycopg2.extensions import cursor as Cursor  # noqa: N812 - a class, whatever its name
 
 from consumer_service.cli import main
 from consumer_service.dead_letters import DeadLetterProducer
@@ -76,15 +76,15 @@ class Failpoints:
         return with_step
 
 
-def _cursor_class(failpoints: Failpoints) -> type[psycopg2.extensions.cursor]:
-    class Cursor(psycopg2.extensions.cursor):
+def _with_steps(failpoints: Failpoints, base: type[Cursor]) -> type[Cursor]:
+    class CursorWithSteps(base):  # type: ignore[valid-type, misc]
         def execute(self, query: Any, vars: Any = None) -> None:  # noqa: A002 - the driver's name
             failpoints.around(_name_of(query), super().execute)(query, vars)
 
         def copy_expert(self, sql: Any, file: Any, size: int = 8192) -> None:
             failpoints.around(_name_of(sql), super().copy_expert)(sql, file, size)
 
-    return Cursor
+    return CursorWithSteps
 
 
 def _name_of(statement: str | bytes) -> str:
@@ -95,8 +95,11 @@ def _name_of(statement: str | bytes) -> str:
 def install(failpoints: Failpoints) -> None:
     """Wrap the steps of the loop: poll, decode, each statement, dead letters, commit of offsets."""
     connect = psycopg2.connect
-    cursor = _cursor_class(failpoints)
-    setattr(psycopg2, "connect", functools.partial(connect, cursor_factory=cursor))  # noqa: B010 - for type checkers
+
+    def connect_with_steps(*arguments: Any, cursor_factory: type[Cursor] = Cursor, **options: Any) -> Any:
+        return connect(*arguments, cursor_factory=_with_steps(failpoints, cursor_factory), **options)
+
+    setattr(psycopg2, "connect", connect_with_steps)  # noqa: B010 - for type checkers
     for owner, method, name in (
         (Pipeline, "sort", "decode"),
         (DeadLetterProducer, "send", "dead letters"),

@@ -16,8 +16,10 @@ from consumer_service import pipeline
 from consumer_service.engines import Conflict
 from consumer_service.metrics import ConsumerMetrics
 from consumer_service.pipeline import Accepted, Pipeline, Rejected, Skipped, SkipReason
+from consumer_service.progress import ProgressWatch
+from consumer_service.rejected_share import RejectedShare
 from consumer_service.runner import BatchLimit, Outages, Runner
-from consumer_service.sources import DeadLetter, Delivery, Partition, Record, SourceUnavailable
+from consumer_service.sources import DeadLetter, Delivery, Partition, Progress, Record, SourceUnavailable
 from consumer_service.writer import Written
 from libaggregator.admin import Heartbeat
 from libaggregator.messages import Limits, Reason
@@ -27,6 +29,8 @@ from tests.support.messages import CLUSTERS, HitSpec, payload, record
 GOOD = record(payload(), 0)
 BAD = record(b"not a message", 1)
 EMPTY = record(payload(cluster=CLUSTERS[1], Report={}), 2)
+
+STALLED_AFTER = 20.0
 
 Step = BaseException | None
 
@@ -49,12 +53,14 @@ class World:
     stale: set[int] = field(default_factory=set)
     too_large: set[int] = field(default_factory=set)
     problem_text: str | None = None
+    progress: dict[Partition, Progress] = field(default_factory=dict)
     calls: list[str] = field(default_factory=list)
     batches: list[tuple[list[int], list[int]]] = field(default_factory=list)
     sent: list[DeadLetter] = field(default_factory=list)
     committed: list[dict[Partition, int]] = field(default_factory=list)
     asked_for: list[int] = field(default_factory=list)
     waited: list[float] = field(default_factory=list)
+    progress_calls: list[float] = field(default_factory=list)
     now: float = 1000.0
     write_seconds: float = 0.0
     on_call: Callable[[str], None] = lambda name: None
@@ -65,6 +71,8 @@ class World:
         self.metrics = ConsumerMetrics(self.registry)
         self.outages = Outages(self.metrics)
         self.limit = BatchLimit(1000, 300)
+        self.progress_watch = ProgressWatch(STALLED_AFTER, self.metrics, lambda: self.now)
+        self.rejected_share = RejectedShare(0, 1000, self.metrics)
         self.beats = 0
 
     def called(self, name: str, script: list[BaseException]) -> None:
@@ -85,6 +93,8 @@ class World:
             limit=self.limit,
             metrics=self.metrics,
             outages=self.outages,
+            progress=self.progress_watch,
+            rejected_share=self.rejected_share,
             heartbeat=CountingHeartbeat(self),
             stop=self.stop,
         )
@@ -134,6 +144,10 @@ class Source:
         world.sent += letters
         refused = [letter for letter in letters if letter.record.offset in world.too_large]
         return Delivery(len(letters) - len(refused), refused)
+
+    def progress(self) -> dict[Partition, Progress]:
+        self._world.progress_calls.append(self._world.now)
+        return self._world.progress
 
     def problem(self) -> str | None:
         return self._world.problem_text
@@ -444,6 +458,140 @@ class TestOutageOfTheSource:
         assert world.outages.problem("source") == "waiting for the topic"
         assert levels(logged, "source unavailable") == ["warning"]
         assert world.value("available", part="source") == 0
+
+
+STANDING = {Partition("results", 3): Progress(position=5, end=9, assignment=1)}
+
+
+class TestStalledPartitions:
+    """A poll takes half a second, and a partition that stands still is stalled after twenty."""
+
+    def run_idle(self, world: World, seconds: float) -> list[dict[str, Any]]:
+        world.polls = [[] for _ in range(round(2 * seconds))]
+        return world.run()
+
+    def test_one_that_stands_still_is_told_in_log_metric_and_readiness(self, world: World) -> None:
+        world.progress = STANDING
+        logged = self.run_idle(world, 30)
+        assert levels(logged, "partition stalled") == ["warning"]
+        assert world.value("stalled_partitions") == 1
+        assert "partition 3 of 'results'" in (world.progress_watch.problem() or "")
+
+    def test_the_source_is_asked_now_and_then(self, world: World) -> None:
+        self.run_idle(world, 30)
+        assert 5 <= len(world.progress_calls) <= 8
+
+    @pytest.mark.parametrize("script", ["writes", "pings", "letters", "commits", "polls"])
+    def test_an_outage_that_lasts_longer_is_none(self, world: World, script: str) -> None:
+        away = database_error() if script in ("writes", "pings") else SourceUnavailable("no broker")
+
+        def begins(name: str) -> None:
+            # known to stand still for a while before
+            if name == "poll" and world.now >= 1015 and not began:
+                began.append(True)
+                if script == "polls":
+                    world.polls[:0] = [away] * 12
+                else:
+                    getattr(world, script).extend([away] * 12)
+
+        began: list[bool] = []
+        world.progress, world.on_call = STANDING, begins
+        world.polls = [*[[] for _ in range(31)], [BAD], *[[] for _ in range(30)]]
+        logged = world.run()
+        assert sum(world.waited) > 2 * STALLED_AFTER
+        assert levels(logged, "partition stalled") == []
+        assert world.value("stalled_partitions") == 0
+
+    def test_an_outage_of_a_few_seconds_begins_the_count_anew(self, world: World) -> None:
+        def fail_for_a_moment(name: str) -> None:
+            if name == "ping" and 1012 < world.now < 1017:
+                world.pings.append(database_error())
+
+        world.progress, world.on_call = STANDING, fail_for_a_moment
+        logged = self.run_idle(world, 24)
+        assert 1 < sum(world.waited) < STALLED_AFTER / 2
+        assert levels(logged, "partition stalled") == []
+
+    def test_it_is_not_asked_about_in_an_outage(self, world: World) -> None:
+        world.problem_text = "waiting for the topic"
+        self.run_idle(world, 30)
+        assert world.progress_calls == []
+
+    def test_a_problem_that_a_source_tells_without_an_error_is_none(self, world: World) -> None:
+        def away_for_a_moment(name: str) -> None:
+            world.problem_text = "no connection" if name == "poll" and len(world.polls) == 25 else None
+
+        world.progress, world.on_call = STANDING, away_for_a_moment
+        logged = self.run_idle(world, 30)
+        assert levels(logged, "partition stalled") == []
+
+    def test_a_batch_that_takes_longer_is_none(self, world: World) -> None:
+        world.progress, world.write_seconds = STANDING, 15
+        world.polls = [[record(payload(), offset)] for offset in range(10)]
+        assert levels(world.run(), "partition stalled") == []
+
+
+class TestHalt:
+    def halting(self, world: World, most: float = 0.5, window: int = 4) -> None:
+        world.rejected_share = RejectedShare(most, window, world.metrics)
+
+    def stop_when_halted(self, world: World) -> None:
+        world.on_call = lambda name: world.stop.set() if name == "keep_alive" and len(world.waited) == 5 else None
+
+    def test_the_batch_in_hand_is_neither_written_nor_sent_to_the_dead_letters_nor_committed(
+        self, world: World
+    ) -> None:
+        self.halting(world)
+        self.stop_when_halted(world)
+        world.polls = [[record(payload(), 0), record(b"bad", 1)], [record(b"bad", 2), record(b"bad", 3)], [GOOD]]
+        logged = world.run()
+        assert without_waiting(world.calls) == ["poll", "write", "dead_letters", "commit", "poll"]
+        assert world.committed == [{Partition("results", 0): 2}]
+        assert levels(logged, "halted") == ["error"]
+        assert world.value("halted") == 1
+
+    def test_the_group_is_kept_and_the_loop_comes_round_until_it_is_told_to_stop(self, world: World) -> None:
+        self.halting(world, window=1)
+        self.stop_when_halted(world)
+        world.polls = [[BAD]]
+        world.run()
+        assert world.calls == ["poll", *["keep_alive"] * 5]
+        assert world.beats >= 5
+
+    def test_what_only_the_database_refuses_halts_before_the_next_batch(self, world: World) -> None:
+        self.halting(world)
+        self.stop_when_halted(world)
+        records = [record(payload(), offset) for offset in range(5)]
+        world.polls, world.not_storable = [records[:4], records[4:]], {0, 1, 2, 3}
+        world.run()
+        assert without_waiting(world.calls) == ["poll", "write", "dead_letters", "commit", "poll"]
+
+    def test_batches_before_it_in_the_same_poll_are_committed(
+        self, world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(pipeline, "BATCH_BYTES", 1)
+        self.halting(world, most=0, window=2)
+        self.stop_when_halted(world)
+        world.rejected_share = RejectedShare(0.1, 2, world.metrics)
+        world.polls = [[record(payload(), 0), record(b"bad", 1), record(payload(), 2)]]
+        world.run()
+        assert world.committed == [{Partition("results", 0): 1}]
+
+    def test_a_halted_consumer_has_no_stalled_partition(self, world: World) -> None:
+        self.halting(world, window=1)
+        self.stop_when_halted(world)
+        world.progress = STANDING
+        world.polls = [*[[] for _ in range(60)], [BAD]]
+        logged = world.run()
+        assert levels(logged, "partition stalled") == ["warning"]
+        assert levels(logged, "partition no longer stalled") == ["info"]
+        assert world.value("stalled_partitions") == 0
+
+    def test_by_default_everything_is_drained(self, world: World) -> None:
+        world.polls = [[record(b"bad", offset) for offset in range(1000)] for _ in range(10)]
+        world.run()
+        assert len(world.committed) == 10
+        assert world.value("halted") == 0
 
 
 class TestReadiness:
