@@ -46,7 +46,10 @@ def limited_wait(settings: DatabaseSettings) -> Callable[[Any], None]:
 
 def is_silence(error: BaseException) -> bool:
     """Whether an error of the database is that it said nothing in time."""
-    return isinstance(getattr(error, "orig", error), NoAnswerError)
+    # twice in an error of peewee, if a statement was to open the connection
+    while cause := getattr(error, "orig", None):
+        error = cause
+    return isinstance(error, NoAnswerError)
 
 
 def connect(database: Database) -> None:
