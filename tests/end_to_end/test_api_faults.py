@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import sqlite3
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 
 from tests.support.api import CLUSTER, OTHER_CLUSTER, QUESTIONS, ApiUnderTest
 from tests.support.api_process import Api
-from tests.support.databases import migrate_database, open_database, sqlite_url_in
+from tests.support.databases import migrate_database, sqlite_url_in
 from tests.support.load import Answers, Load, Question, answers_of
 from tests.support.network import Wire
 from tests.support.postgresql import PostgresqlServer
@@ -216,7 +217,7 @@ def test_a_network_that_swallows_everything_and_one_that_forgets_its_connections
     api = start(processes, scene.reading_url_at(wire.port), server).wait_until_it_listens()
     with contextlib.closing(wire), Load(api, [answers_of(api, ASKED)]) as load:
         with wire.silent():
-            load.wait_for_refused(100)
+            load.wait_for_refused(50)
             load.wait_until_ready(False)
         load.wait_until_ready()
         load.wait_for_right()
@@ -443,13 +444,15 @@ def api_on_file(file: Path, processes: Processes) -> Iterator[Api]:
     assert "Traceback" not in api.process.output
 
 
-def test_a_file_that_somebody_has_locked(file: Path, api_on_file: Api) -> None:
-    with Load(api_on_file, [answers_of(api_on_file, ASKED)]) as load:
-        holder = open_database(f"sqlite:///{file}")
-        # in the mode of the write-ahead log, readers wait for nobody but one that has the file for itself
-        holder.execute_sql("PRAGMA locking_mode = EXCLUSIVE")
-        holder.execute_sql("BEGIN EXCLUSIVE")
-        load.wait_for_answers(100)
+def test_a_file_that_somebody_has_locked(file: Path, processes: Processes) -> None:
+    holder = sqlite3.connect(file, isolation_level=None)
+    # with a write-ahead log, readers wait for nobody
+    holder.execute("PRAGMA journal_mode = DELETE")
+    api = start(processes, f"sqlite:///{file}").wait_until_it_listens()
+    with Load(api, [answers_of(api, ASKED)]) as load:
+        holder.execute("BEGIN EXCLUSIVE")
+        load.wait_for_refused(8)
+        load.wait_until_ready(False)
         holder.close()
         load.wait_until_ready()
         load.wait_for_right()

@@ -14,12 +14,13 @@ _ASKS_FOR_TLS = bytes.fromhex("00000008 04d2162f")
 class Wire:
     """Takes connections on a free port of 127.0.0.1 and passes on what is said, to a port and back.
 
-    With `tls` it speaks TLS to those who connect, as a PostgreSQL server with `ssl = on` does, and plainly to the port.
+    With `tls` it speaks TLS to those who connect, as a PostgreSQL server with `ssl = on` does, and plainly to the port:
+    the server that tests have can't speak it. It can be set anew at any time, for those who connect from then on.
     """
 
     def __init__(self, target: int, tls: ssl.SSLContext | None = None) -> None:
         self._target = target
-        self._tls = tls
+        self.tls = tls
         self._open = threading.Event()
         self._open.set()
         self._sockets: set[socket.socket] = set()
@@ -77,12 +78,12 @@ class Wire:
             each.close()
 
     def _secured(self, client: socket.socket) -> socket.socket:
-        if self._tls is None:
+        if self.tls is None:
             return client
         if client.recv(len(_ASKS_FOR_TLS), socket.MSG_WAITALL) != _ASKS_FOR_TLS:
             raise ConnectionError("the client does not ask for TLS")
         client.sendall(b"S")
-        return self._tls.wrap_socket(client, server_side=True)
+        return self.tls.wrap_socket(client, server_side=True)
 
     def _pass_on(self, source: socket.socket, target: socket.socket) -> None:
         with contextlib.suppress(OSError):
