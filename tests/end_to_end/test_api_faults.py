@@ -12,7 +12,7 @@ import psycopg2
 import pytest
 
 from tests.support.api import CLUSTER, OTHER_CLUSTER, QUESTIONS, ApiUnderTest
-from tests.support.api_process import Api
+from tests.support.api_process import Api, slow_requests
 from tests.support.databases import migrate_database, sqlite_url_in
 from tests.support.load import Answers, Load, Question, answers_of
 from tests.support.network import Wire
@@ -242,6 +242,23 @@ def test_with_one_thread_many_clients_are_answered_while_the_database_is_silent(
             answers = list(clients.map(api.get, [path] * 40))
         assert {(answer.status, answer.headers.get("Retry-After")) for answer in answers} == {(503, "5")}
         eventually(lambda: api.get(path).status == 200, 10, "an answer")
+
+
+def test_one_request_finds_out_for_all_threads_that_the_network_forgot_their_connections(
+    scene: Scene, processes: Processes
+) -> None:
+    wire = Wire(scene.server.port)
+    api = start(processes, scene.reading_url_at(wire.port)).wait_until_it_listens()
+    with contextlib.closing(wire):
+        with slow_requests(scene.url) as wait_for:
+            waiting = [api.begin("organizations") for _ in range(THREADS)]
+            wait_for(THREADS)
+        assert [connection.getresponse().status for connection in waiting] == [200] * THREADS
+        wire.forget()
+        assert api.get("organizations").status == 503
+        assert [api.get("organizations").status for _ in range(3 * THREADS)] == [200] * 3 * THREADS
+    for connection in waiting:
+        connection.close()
 
 
 def test_of_several_hosts_one_that_says_nothing_is_passed_over(scene: Scene, processes: Processes) -> None:

@@ -62,13 +62,15 @@ class Load:
         self._threads.append(threading.Thread(target=self._probe))
         for thread in self._threads:
             thread.start()
-        self.wait_for_right(self.clients)
+        try:
+            self.wait_for_right(self.clients)
+        except AssertionError:
+            self._end()
+            raise
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._over.set()
-        for thread in self._threads:
-            thread.join()
+        self._end()
         assert self.wrong == [] or error, f"{len(self.wrong)} wrong, among them {self.wrong[:3]}"
         assert self.counts["right"], "nothing was compared"
 
@@ -93,6 +95,11 @@ class Load:
         name = "ready" if ready else "not ready"
         before = self.counts[name]
         self._wait(lambda: self.counts[name] > before, name)
+
+    def _end(self) -> None:
+        self._over.set()
+        for thread in self._threads:
+            thread.join()
 
     def _answered(self) -> int:
         return self.counts["right"] + self.counts["refused"]
