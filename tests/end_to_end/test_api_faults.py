@@ -24,6 +24,8 @@ from tests.support.waiting import eventually
 ROLE = "api_under_faults"
 PASSWORD = "s3cr3t-of-the-api"
 THREADS = 3
+SLOTS, RESERVED = 30, 3
+"""How many connections the server takes, and how many of them from superusers alone."""
 SERVERS = {"waitress": 1, "granian": 2}
 """Each HTTP server, and with how many worker processes it is tried here."""
 SHORT = {
@@ -76,15 +78,22 @@ class Scene:
     @contextlib.contextmanager
     def all_slots_taken(self) -> Iterator[None]:
         """Take every connection that anybody but a superuser can have, those of the API included."""
-        with contextlib.ExitStack() as held:
+        with contextlib.ExitStack() as at_end:
             self.server.execute(f"ALTER ROLE {ROLE} CONNECTION LIMIT 0")
             self.end_connections()
             eventually(lambda: self.count_connections() == 0, 10, "an end of the API's connections")
             self.server.execute("DROP ROLE IF EXISTS greedy")
             self.server.execute("CREATE ROLE greedy LOGIN")
-            with contextlib.suppress(psycopg2.OperationalError):
-                while True:
-                    held.enter_context(contextlib.closing(psycopg2.connect(self.url.replace("postgres@", "greedy@"))))
+            held: list[Any] = []
+
+            def take_one_more() -> bool:
+                # others that have just ended leave their slots a moment later
+                with contextlib.suppress(psycopg2.OperationalError):
+                    held.append(psycopg2.connect(self.url.replace("postgres@", "greedy@")))
+                    at_end.callback(held[-1].close)
+                return len(held) == SLOTS - RESERVED
+
+            eventually(take_one_more, 10, "connections in all slots", interval=0.01)
             self.server.execute(f"ALTER ROLE {ROLE} CONNECTION LIMIT -1")
             yield
         self.server.execute("DROP ROLE greedy")
@@ -120,7 +129,7 @@ def fill(url: str) -> None:
 @pytest.fixture(scope="module")
 def scene() -> Iterator[Scene]:
     """Yield a server that all tests of this module torture, each after the other."""
-    server = PostgresqlServer({"max_connections": "30", "superuser_reserved_connections": "3"})
+    server = PostgresqlServer({"max_connections": str(SLOTS), "superuser_reserved_connections": str(RESERVED)})
     try:
         server.start()
         yield Scene(server)
@@ -364,7 +373,7 @@ class Replicated:
 @pytest.fixture
 def replicated(scene: Scene, processes: Processes) -> Iterator[Replicated]:
     """Yield a primary and a replica that follows it at once, and cancels what is in the way."""
-    replica = PostgresqlReplica(scene.server, {"max_standby_streaming_delay": "0", "max_connections": "30"})
+    replica = PostgresqlReplica(scene.server, {"max_standby_streaming_delay": "0", "max_connections": str(SLOTS)})
     try:
         replica.start()
         yield Replicated(scene, replica, processes)

@@ -105,7 +105,11 @@ class Load:
         return self.counts["right"] + self.counts["refused"]
 
     def _wait(self, condition: Callable[[], bool], what: str) -> None:
-        eventually(lambda: bool(self.wrong) or condition(), 30, f"{what}, counted {dict(self.counts)}")
+        def met() -> bool:
+            assert self.wrong or condition(), f"counted {dict(self.counts)}"
+            return True
+
+        eventually(met, 30, what)
         assert self.wrong == []
 
     def _ask_on(self, number: int) -> None:

@@ -24,6 +24,7 @@ class Wire:
         self._open = threading.Event()
         self._open.set()
         self._sockets: set[socket.socket] = set()
+        self._forgotten: set[socket.socket] = set()
         self._lock = threading.Lock()
         self._listening = socket.create_server(("127.0.0.1", 0))
         self.port = int(self._listening.getsockname()[1])
@@ -42,16 +43,16 @@ class Wire:
     def forget(self) -> None:
         """Pass on nothing any more of the connections that there are, and tell nobody: as a firewall that forgot."""
         with self._lock:
+            self._forgotten |= self._sockets
             self._sockets.clear()
 
     def close(self) -> None:
-        """Take no more connections."""
+        """Take no more connections, and end those that there are, forgotten ones too."""
         self._open.set()
         self._listening.close()
         with self._lock:
-            for opened in self._sockets:
+            for opened in self._sockets | self._forgotten:
                 _hang_up(opened)
-            self._sockets.clear()
 
     def _accept(self) -> None:
         with contextlib.suppress(OSError):
