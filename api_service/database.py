@@ -4,6 +4,7 @@ import json
 import re
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -13,9 +14,10 @@ from typing import Any
 from peewee import Database, SqliteDatabase
 from prometheus_client import Gauge
 
-from api_service.deadline import NoAnswerError
+from api_service.deadline import Silence, connect, is_silence
 from api_service.metrics import ApiMetrics
 from api_service.times import without_zeros
+from libaggregator.storage.connections import reads_another_file
 from libaggregator.storage.faults import DATABASE_ERRORS, Fault, describe, fault_of, sqlstate_of
 
 Rows = list[tuple[Any, ...]]
@@ -113,16 +115,19 @@ class Reader:
         self._prepare = prepare
         self._metrics = metrics
         self._local = threading.local()
+        self._silence = Silence()
 
     def read(self, statement: Statement, **values: Value) -> Rows:
         """Return all rows of a statement.
 
         A connection that turns out to be broken is opened anew, once. Raises OutageError if the database is away,
-        busy or in conflict, and the driver's error for a fault of the statement.
+        busy or in conflict, and the driver's error for a fault of the statement. While the database says nothing, one
+        thread at a time waits for it.
         """
         session = self._session()
         try:
-            with self._metrics.database_connections_in_use.track_inprogress():
+            with self._silence.respected(), self._metrics.database_connections_in_use.track_inprogress():
+                session.close_if_dead(self._silence.last)
                 return self._run(session, statement, values)
         except DATABASE_ERRORS as error:
             session.close_if_broken(error)
@@ -137,8 +142,7 @@ class Reader:
         try:
             return session.run(statement, values, self._prepare)
         except DATABASE_ERRORS as error:
-            waited_already = isinstance(getattr(error, "orig", error), NoAnswerError)
-            worth_it = (was_open and not waited_already) or sqlstate_of(error) in _PREPARED_STATES
+            worth_it = (was_open and not is_silence(error)) or sqlstate_of(error) in _PREPARED_STATES
             if not (session.close_if_broken(error) and worth_it):
                 raise
             # not prepared: whatever stands between us and the server may not keep what is prepared
@@ -161,6 +165,7 @@ class _Session:
         self._on_sqlite = isinstance(database, SqliteDatabase)
         self._prepared: set[str] = set()
         self._is_bytewise: bool | None = None
+        self._connected = 0.0
 
     @property
     def is_open(self) -> bool:
@@ -168,7 +173,8 @@ class _Session:
 
     def run(self, statement: Statement, values: Mapping[str, Value], prepare: bool) -> Rows:
         if not self.is_open:
-            self._database.connect()
+            connect(self._database)
+            self._connected = time.monotonic()
             self._connections.inc()
         if self._on_sqlite:
             return self._rows(statement.for_sqlite, {name: _for_sqlite(value) for name, value in values.items()})
@@ -186,11 +192,19 @@ class _Session:
         """Close the connection if no statement can succeed on it after this error; return whether it was so."""
         broken = self.is_open and self._is_broken(error)
         if broken:
-            self._database.close()
-            self._connections.dec()
-            self._prepared.clear()
-            self._is_bytewise = None
+            self._close()
         return broken
+
+    def close_if_dead(self, silence: float) -> None:
+        """Close a connection that is older than a silence, or is of an SQLite file that is not there any more."""
+        if self.is_open and (self._connected < silence or reads_another_file(self._database)):
+            self._close()
+
+    def _close(self) -> None:
+        self._database.close()
+        self._connections.dec()
+        self._prepared.clear()
+        self._is_bytewise = None
 
     def _is_broken(self, error: BaseException) -> bool:
         if self._on_sqlite:

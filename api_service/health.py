@@ -6,6 +6,8 @@ from threading import Thread
 import structlog
 from peewee import Database
 
+from api_service.deadline import is_silence, put_first_host_last
+from libaggregator.storage.connections import reads_another_file
 from libaggregator.storage.faults import DATABASE_ERRORS, describe
 from libaggregator.storage.schema import require_schema
 
@@ -52,13 +54,18 @@ class DatabaseWatch:
     def _ask(self) -> str | None:
         """Return what is wrong with the database; raises SchemaError if it never can be used."""
         try:
+            if reads_another_file(self._database):
+                self._database.close()
             if self.schema_is_ours:
-                self._database.execute_sql("SELECT 1").fetchall()
+                # SQLite answers without its file what is not about a table
+                self._database.execute_sql("SELECT version FROM migration_info").fetchall()
             else:
                 require_schema(self._database)
                 self.schema_is_ours = True
         except DATABASE_ERRORS as error:
             self._database.close()
+            if is_silence(error):
+                put_first_host_last(self._database)
             return describe(error)
         return None
 

@@ -1,6 +1,7 @@
 """From a URL to a database: one writer a process, or as many readers as it has threads."""
 
 import re
+import sqlite3
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
@@ -47,8 +48,19 @@ def missing_file(database: Database) -> Path | None:
     """Return the file of an SQLite database that does not exist, None if it does or the engine is another one."""
     if not isinstance(database, SqliteDatabase):
         return None
-    file = Path(unquote(urlsplit(database.database).path))
+    file = _path_of(database.database)
     return None if file.is_file() else file
+
+
+def reads_another_file(database: Database) -> bool:
+    """Whether an open reader of this thread reads an SQLite file that was moved, removed or replaced since.
+
+    SQLite would go on with it for ever.
+    """
+    if not isinstance(database, SqliteDatabase) or database.is_closed():
+        return False
+    read: _FileConnection = database.connection()
+    return read.identity != _identity(database.database)
 
 
 def _open(url: str, name: str, settings: DatabaseSettings, application: str, read_only: bool) -> Database:
@@ -71,7 +83,29 @@ def _open_sqlite(file: Path, settings: DatabaseSettings, read_only: bool) -> Dat
         pragmas.append(("synchronous", "full"))
         # a batch changes thousands of pages, of which many are changed again by the next one
         pragmas += [("cache_size", -_CACHE_KIB), ("wal_autocheckpoint", _LOG_PAGES)]
-    return SqliteDatabase(uri, uri=True, pragmas=pragmas, timeout=settings.connect_timeout)
+    return SqliteDatabase(uri, uri=True, pragmas=pragmas, timeout=settings.connect_timeout, factory=_FileConnection)
+
+
+class _FileConnection(sqlite3.Connection):
+    """A connection that knows which file it was opened on."""
+
+    def __init__(self, database: str, **options: Any) -> None:
+        # before it is opened: of a file that is replaced meanwhile too little is believed, not too much
+        self.identity = _identity(database)
+        super().__init__(database, **options)
+
+
+def _identity(uri: str) -> tuple[int, int] | None:
+    """Return what tells the file of a URI from any other that has or had its name, None if there is none."""
+    try:
+        status = _path_of(uri).stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _path_of(uri: str) -> Path:
+    return Path(unquote(urlsplit(uri).path))
 
 
 def _open_postgresql(url: str, name: str, settings: DatabaseSettings, application: str, read_only: bool) -> Database:

@@ -88,15 +88,26 @@ class PostgresqlServer(ExternalPostgresql):
             shutil.chown(self._folder, self._user)
         self._programs = self._reachable_programs()
 
-    def start(self) -> None:
-        """Start the server and return when it takes connections; the first start makes the data folder."""
+    def start(self, **options: str) -> None:
+        """Start the server and return when it takes connections; the first start makes the data folder.
+
+        `options` are settings of the server for this time. With `hot_standby="off"` a replica never takes any, and is
+        not waited for.
+        """
         if not self._data.exists():
             self._make_data_folder()
+        if options.get("hot_standby") == "off":
+            self._launch(options)
+            return
         eventually(self._try_to_start, START_TIMEOUT, "start of PostgreSQL")
 
     def stop(self) -> None:
         """Shut it down as an operator would: connections are ended, everything is written."""
         self._end(signal.SIGINT)
+
+    def shut_down_at_once(self) -> None:
+        """End it as `pg_ctl stop -m immediate` does: everybody is thrown out, and the next start has to recover."""
+        self._end(signal.SIGQUIT)
 
     def kill(self) -> None:
         """End the server process without any warning to it or its clients."""
@@ -142,9 +153,15 @@ class PostgresqlServer(ExternalPostgresql):
             for process in everything:
                 process.resume()
 
+    def require_password(self, role: str) -> None:
+        """Let a role in only with its password from here on; everybody else is trusted."""
+        rules = self._data / "pg_hba.conf"
+        rules.write_text(f"host all {role} 127.0.0.1/32 scram-sha-256\n{rules.read_text()}")
+        self.execute("SELECT pg_reload_conf()")
+
     def close(self) -> None:
         """End it and remove its data."""
-        self._end(signal.SIGQUIT)
+        self.shut_down_at_once()
         shutil.rmtree(self._folder, ignore_errors=True)
 
     @property
@@ -160,10 +177,21 @@ class PostgresqlServer(ExternalPostgresql):
 
     def _try_to_start(self) -> bool:
         """Start the process and wait for it; False if it ended because children of a killed one still run."""
+        process = self._launch({})
+        deadline = time.monotonic() + START_TIMEOUT
+        while process.poll() is None:
+            assert time.monotonic() < deadline, f"no connection to PostgreSQL:\n{self.log}"
+            if _answers(self.admin_url):
+                return True
+            time.sleep(0.02)
+        assert "still in use" in self.log or "lock file" in self.log, f"PostgreSQL ended:\n{self.log}"
+        return False
+
+    def _launch(self, options: dict[str, str]) -> subprocess.Popen[bytes]:
+        command = [str(self._programs / "postgres"), "-D", str(self._data)]
+        for name, value in {**self._options, **options}.items():
+            command += ["-c", f"{name}={value}"]
         with self._log.open("ab") as output:
-            command = [str(self._programs / "postgres"), "-D", str(self._data)]
-            for name, value in self._options.items():
-                command += ["-c", f"{name}={value}"]
             self._process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
@@ -172,14 +200,7 @@ class PostgresqlServer(ExternalPostgresql):
                 start_new_session=True,
                 **self._as_user(),
             )
-        deadline = time.monotonic() + START_TIMEOUT
-        while self._process.poll() is None:
-            assert time.monotonic() < deadline, f"no connection to PostgreSQL:\n{self.log}"
-            if _answers(self.admin_url):
-                return True
-            time.sleep(0.02)
-        assert "still in use" in self.log or "lock file" in self.log, f"PostgreSQL ended:\n{self.log}"
-        return False
+        return self._process
 
     def _end(self, number: int) -> None:
         if self._process is None:
