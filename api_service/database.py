@@ -17,7 +17,7 @@ from prometheus_client import Gauge
 from api_service.deadline import Silence, connect, is_silence
 from api_service.metrics import ApiMetrics
 from api_service.times import without_zeros
-from libaggregator.storage.connections import reads_another_file
+from libaggregator.storage.connections import is_of_lost_file
 from libaggregator.storage.faults import DATABASE_ERRORS, Fault, describe, fault_of, sqlstate_of
 
 Rows = list[tuple[Any, ...]]
@@ -197,7 +197,7 @@ class _Session:
 
     def close_if_dead(self, silence: float) -> None:
         """Close a connection that is older than a silence, or is of an SQLite file that is not there any more."""
-        if self.is_open and (self._connected < silence or reads_another_file(self._database)):
+        if self.is_open and (self._connected < silence or is_of_lost_file(self._database)):
             self._close()
 
     def _close(self) -> None:

@@ -7,7 +7,7 @@ import structlog
 from peewee import Database
 
 from api_service.deadline import is_silence, put_first_host_last
-from libaggregator.storage.connections import reads_another_file
+from libaggregator.storage.connections import is_of_lost_file
 from libaggregator.storage.faults import DATABASE_ERRORS, describe
 from libaggregator.storage.schema import require_schema
 
@@ -54,7 +54,7 @@ class DatabaseWatch:
     def _ask(self) -> str | None:
         """Return what is wrong with the database; raises SchemaError if it never can be used."""
         try:
-            if reads_another_file(self._database):
+            if is_of_lost_file(self._database):
                 self._database.close()
             if self.schema_is_ours:
                 # SQLite answers without its file what is not about a table

@@ -1,5 +1,6 @@
 """What differs between the engines in writing many rows: parameter marks, locks, and the way to send rows."""
 
+import sqlite3
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from consumer_service import statements
 from consumer_service.copying import CopyFile
 from consumer_service.statements import Query, Table, Upsert
 from libaggregator.messages import Message
+from libaggregator.storage.connections import is_of_lost_file
 
 Row = tuple[Any, ...]
 
@@ -192,10 +194,18 @@ class _Sqlite(Engine):
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """Begin at once with the lock for writing, so that nothing read here can change before it is written."""
+        self._leave_lost_file()
         with self._database.atomic("IMMEDIATE") as transaction:
             yield
             if not self._keeps:
                 transaction.rollback()
+        if is_of_lost_file(self._database):
+            raise sqlite3.OperationalError("the file was removed or replaced while it was written")
+
+    def ping(self) -> None:
+        """Read a table: what is about none SQLite answers without its file."""
+        self._leave_lost_file()
+        self._database.execute_sql("SELECT version FROM migration_info").fetchone()
 
     def select(self, query: Query, rows: Sequence[Row], *values: Any) -> Iterable[Row]:
         short_details = f"CASE WHEN length(template_data) <= {_SHORT_DETAILS} THEN template_data END"
@@ -236,6 +246,11 @@ class _Sqlite(Engine):
 
     def may_refuse(self, message: Message) -> bool:
         return False
+
+    def _leave_lost_file(self) -> None:
+        """Close a connection to a file that was removed or replaced: SQLite would write to it for ever, for nobody."""
+        if is_of_lost_file(self._database):
+            self._database.close()
 
     def _cursor(self) -> Any:
         return self._database.cursor()

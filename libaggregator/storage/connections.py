@@ -52,8 +52,8 @@ def missing_file(database: Database) -> Path | None:
     return None if file.is_file() else file
 
 
-def reads_another_file(database: Database) -> bool:
-    """Whether an open reader of this thread reads an SQLite file that was moved, removed or replaced since.
+def is_of_lost_file(database: Database) -> bool:
+    """Whether the open connection of this thread is to an SQLite file that was moved, removed or replaced since.
 
     SQLite would go on with it for ever.
     """
