@@ -1,6 +1,8 @@
 """The pages tell of every command, setting and metric, and what they show works."""
 
+import ast
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from consumer_service.settings import ConsumerProcessSettings
 from libaggregator.settings import load, options_of
 
 REPOSITORY = Path(__file__).parents[2]
+PACKAGES = ("libaggregator", "consumer_service", "api_service")
 PAGES = sorted([*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").glob("*.md")])
 
 
@@ -42,6 +45,23 @@ def test_every_command_is_in_the_readme() -> None:
 def test_the_example_of_a_settings_file_can_be_loaded_by_both(settings: type) -> None:
     loaded = load(settings, REPOSITORY / "deploy" / "aggregator.toml", {})
     assert loaded.origins["database.url"].endswith("aggregator.toml")
+
+
+def test_every_warning_and_error_of_the_log_is_explained() -> None:
+    page = _page("docs/troubleshooting.md")
+    lines = {line for package in PACKAGES for file in (REPOSITORY / package).rglob("*.py") for line in _warnings(file)}
+    assert len(lines) > 10
+    assert {line for line in lines if line not in page} == set()
+
+
+def _warnings(file: Path) -> Iterator[str]:
+    """Yield the fixed text of each call that logs a warning or an error."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        match node:
+            case ast.Call(func=ast.Attribute(value=ast.Name("log"), attr="warning" | "error" | "exception")):
+                event = node.args[0]
+                parts = event.values if isinstance(event, ast.JoinedStr) else [event]
+                yield from (str(part.value) for part in parts if isinstance(part, ast.Constant))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
