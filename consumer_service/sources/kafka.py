@@ -3,7 +3,7 @@
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import structlog
 from kafka import KafkaConsumer, TopicPartition
@@ -50,6 +50,9 @@ METADATA_SECONDS = 5.0
 _TOPIC_SECONDS = 0.05
 """How often it is looked whether the client has heard of the topic; it asks the broker ten times a second."""
 
+_LONGEST_TURN = 0.3
+_TOPIC_ANSWER_SECONDS = 1.0
+
 _FETCH_BYTES = 3 * 1024 * 1024
 _FETCH_WAIT_MS = 100
 
@@ -69,6 +72,15 @@ class _Connection:
     client: NetworkClient
     topic_asked_for: Future
     topic_exists: bool = False
+    had_pause: bool = False
+    """For a while nothing was fetched, and the topic was not asked for since."""
+    turned_at: float = field(default_factory=time.monotonic)
+
+    def note_pause(self, longest: float) -> None:
+        """Tell that the loop came round; if it took longer than `longest` seconds, it had a pause."""
+        now = time.monotonic()
+        self.had_pause = self.had_pause or now - self.turned_at > longest
+        self.turned_at = now
 
     def close(self) -> None:
         """Leave the group and disconnect."""
@@ -121,9 +133,17 @@ class KafkaSource:
                 return []
             consumer = connection.consumer
             consumer.resume(*consumer.paused())
-            self._start_again_if_topic_was_made_again(connection)
+            connection.note_pause(_LONGEST_TURN)
             remaining = max(0.0, deadline - time.monotonic())
             fetched = consumer.poll(timeout_ms=round(remaining * 1000), max_records=max_records)
+            connection.note_pause(remaining + _LONGEST_TURN)
+            if not self._knows_topic(connection):
+                # they may be of a new topic, from where the old one was left
+                _read_again(consumer, fetched)
+                fetched = {}
+            elif self._topic_was_made_again(connection):
+                fetched = {}
+                consumer.seek_to_beginning(*consumer.assignment())
             self._note_assignment(consumer.assignment())
             # one broker may be silent while others deliver
             self._problem = self._silence_problem(connection) or (None if fetched else self._find_problem(connection))
@@ -281,8 +301,7 @@ class KafkaSource:
                 consumer.pause(*consumer.assignment())
                 fetched = consumer.poll(timeout_ms=round(remaining * 1000), max_records=1)
                 # of partitions that a rebalance brought during the call, which were not paused yet
-                for partition, records in fetched.items():
-                    consumer.seek(partition, records[0].offset)
+                _read_again(consumer, fetched)
 
     def _has_topic(self, connection: _Connection, deadline: float) -> bool:
         """Wait until the topic exists; False if it does not until `deadline`.
@@ -303,17 +322,30 @@ class KafkaSource:
                 return False
         return True
 
-    def _start_again_if_topic_was_made_again(self, connection: _Connection) -> None:
-        """Go to the first record of a topic that was deleted and made again, where old offsets mean nothing."""
+    def _knows_topic(self, connection: _Connection) -> bool:
+        """Ask for the topic anew after a pause; False if the broker does not tell.
+
+        A fetch asks by the topic's name (kafka-python 3.0.12), so that one that was made again in the pause answers as
+        if nothing had been.
+        """
+        if connection.had_pause:
+            asked = connection.client.cluster.request_update()
+            deadline = time.monotonic() + _TOPIC_ANSWER_SECONDS
+            while not asked.is_done and time.monotonic() < deadline:
+                time.sleep(_TOPIC_ANSWER_SECONDS / 200)
+            connection.had_pause = not asked.succeeded()
+        return not connection.had_pause
+
+    def _topic_was_made_again(self, connection: _Connection) -> bool:
+        """Notice a topic that was made again, in which old offsets mean nothing; True once for each time."""
         topic_id = connection.client.cluster.topic_id(self._settings.topic)
-        assigned = connection.consumer.assignment()
-        if topic_id is None or topic_id == self._topic_id or not assigned:
-            return
-        if self._topic_id is not None:
+        if topic_id is None or topic_id == self._topic_id or not connection.consumer.assignment():
+            return False
+        was_known, self._topic_id = self._topic_id is not None, topic_id
+        if was_known:
             log.warning("topic was made again, reading it from its first record", topic=self._settings.topic)
-            connection.consumer.seek_to_beginning(*assigned)
             self._commit = None
-        self._topic_id = topic_id
+        return was_known
 
     def _note_assignment(self, assigned: set[TopicPartition]) -> None:
         if assigned != self._assigned:
@@ -427,6 +459,12 @@ def _silences(client: NetworkClient) -> dict[str, float]:
             name = f"{broker.host}:{broker.port}" if broker else f"broker {connection.node_id}"
             silences[name] = max(silences.get(name, 0.0), now - max(sent_at, transport.last_read))
     return silences
+
+
+def _read_again(consumer: KafkaConsumer, fetched: Mapping[TopicPartition, Sequence[ConsumerRecord]]) -> None:
+    """Go back before records that a poll returned."""
+    for partition, records in fetched.items():
+        consumer.seek(partition, records[0].offset)
 
 
 def _fetch_ahead(consumer: KafkaConsumer) -> None:
