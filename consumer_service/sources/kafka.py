@@ -90,18 +90,6 @@ class _Connection:
             self.client.close()
 
 
-@dataclass(slots=True)
-class _Commit:
-    """Offsets on their way to the broker."""
-
-    offsets: Mapping[Partition, int]
-    is_done: bool = False
-
-    def answered(self, offsets: object, answer: object) -> None:
-        """Take the answer, which the client hands on when it is called the next time."""
-        self.is_done = not isinstance(answer, Exception)
-
-
 class KafkaSource:
     """A member of the group `kafka.group` that reads `kafka.topic`.
 
@@ -115,7 +103,7 @@ class KafkaSource:
         self._settings = settings
         self._letters = DeadLetterProducer(settings, max_message_bytes) if settings.dead_letter_topic else None
         self._connection: _Connection | None = None
-        self._commit: _Commit | None = None
+        self._unconfirmed: dict[Partition, int] = {}
         self._problem: str | None = "not connected yet"
         self._assigned: set[TopicPartition] = set()
         self._topic_id: object = None
@@ -171,18 +159,16 @@ class KafkaSource:
 
         An answer takes longer than most things that a batch needs, so that it is not waited for before the next
         commit, a poll without records, or the end. SourceUnavailable after some 4 s without success. A rebalance
-        that is under way is gone through first; if it takes longer, the offsets are left out.
+        that is under way is gone through first; if it takes longer, the offsets are sent again later.
         """
         if self._connection is None:
             return
-        before = self._commit
-        if before and not before.is_done:
-            offsets = {**before.offsets, **offsets}
-        self._commit = _Commit(offsets)
+        are_waited_for = bool(self._unconfirmed)
+        self._unconfirmed |= offsets
         with self._faults():
             consumer = self._connection.consumer
-            consumer.commit_async(_assigned_offsets(consumer, offsets), self._commit.answered)
-        if before and not before.is_done:
+            consumer.commit_async(_assigned_offsets(consumer, self._unconfirmed), self._take_answer)
+        if are_waited_for:
             self._finish_commit()
 
     def send_dead_letters(self, letters: Sequence[DeadLetter]) -> Delivery:
@@ -260,35 +246,52 @@ class KafkaSource:
     def _disconnect(self) -> None:
         connection, self._connection = self._connection, None
         # the next connection begins at what is committed, so that records come again whose offsets did not arrive
-        self._commit = None
+        self._unconfirmed.clear()
         self._assigned = set()
         if connection is not None:
             end_within(2 * LEAVE_TIMEOUT, "consumer", connection.close)
 
+    def _take_answer(self, offsets: Mapping[TopicPartition, OffsetAndMetadata], answer: object) -> None:
+        """Note which offsets have arrived; the client hands an answer on when it is called the next time."""
+        if not isinstance(answer, Exception):
+            for partition, sent in offsets.items():
+                if self._unconfirmed.get(Partition(*partition)) == sent.offset:
+                    del self._unconfirmed[Partition(*partition)]
+
     def _finish_commit(self) -> None:
-        """Wait until the offsets that were sent last have arrived, and send them again if they have not."""
+        """Send the offsets again that are not known to have arrived, and wait until they have.
+
+        The client keeps its position in a partition that a rebalance leaves it (kafka-python 3.0.12), so that the
+        records of offsets that were refused meanwhile do not come again: they are kept until the group is stable.
+        """
         deadline = time.monotonic() + COMMIT_TIMEOUT
-        while self._connection is not None and self._commit is not None and not self._commit.is_done:
-            refusal = self._commit_now(self._connection.consumer, self._commit.offsets)
+        while self._connection is not None and self._unconfirmed:
+            consumer = self._connection.consumer
+            refusal = self._commit_now(consumer, _assigned_offsets(consumer, self._unconfirmed))
             if refusal is None:
                 self._problem = None
-                self._commit = None
-            elif isinstance(refusal, CommitFailedError) or time.monotonic() > deadline:
+                if consumer.group_metadata().state is MemberState.STABLE:
+                    # others have the rest
+                    self._unconfirmed.clear()
+                return
+            if isinstance(refusal, CommitFailedError) or time.monotonic() > deadline:
                 log.info(
                     "offsets not committed in a rebalance, their records may come again",
                     group=self._settings.group,
                     problem=describe(refusal, self._settings),
                 )
-                self._commit = None
-            else:
-                self.keep_alive(_REBALANCE_SECONDS)
+                return
+            self.keep_alive(_REBALANCE_SECONDS)
 
-    def _commit_now(self, consumer: KafkaConsumer, offsets: Mapping[Partition, int]) -> Exception | None:
-        """Commit what is assigned; return the error with which the group refused it, None if it did not."""
+    def _commit_now(
+        self, consumer: KafkaConsumer, offsets: dict[TopicPartition, OffsetAndMetadata]
+    ) -> Exception | None:
+        """Commit offsets and wait; return the error with which the group refused them, None if it did not."""
         refused: Exception | None = None
         with self._faults():
             try:
-                consumer.commit(_assigned_offsets(consumer, offsets), timeout_ms=round(COMMIT_TIMEOUT * 1000))
+                consumer.commit(offsets, timeout_ms=round(COMMIT_TIMEOUT * 1000))
+                self._take_answer(offsets, None)
             except (CommitFailedError, RebalanceInProgressError) as refusal:
                 refused = refusal
         return refused
@@ -344,7 +347,7 @@ class KafkaSource:
         was_known, self._topic_id = self._topic_id is not None, topic_id
         if was_known:
             log.warning("topic was made again, reading it from its first record", topic=self._settings.topic)
-            self._commit = None
+            self._unconfirmed.clear()
         return was_known
 
     def _note_assignment(self, assigned: set[TopicPartition]) -> None:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from kafka import KafkaProducer
+from kafka import KafkaConsumer, KafkaProducer
 from kafka import codec as kafka_codec
 from kafka.consumer.fetcher import Fetcher
 
@@ -553,6 +553,22 @@ class TestKafkaGroup:
 
         source.keep_alive(1.25 * SESSION_TIMEOUT)
         source.commit(offsets_after(records))
+
+        assert committed(kafka) == {0: 10}
+
+    def test_offsets_that_a_rebalance_was_in_the_way_of_arrive_when_it_is_over(
+        self, kafka: KafkaHarness, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        kafka.create_topic()
+        kafka.fill(TEN)
+        source = kafka.open()
+        records = read(source, 10)
+
+        # as it is between the loss of the old assignment and the new one, which leaves the position where it was
+        with monkeypatch.context() as rebalance:
+            rebalance.setattr(KafkaConsumer, "assignment", lambda consumer: set())
+            source.commit(offsets_after(records))
+        read_nothing(source, 2 * POLL_SECONDS)
 
         assert committed(kafka) == {0: 10}
 
