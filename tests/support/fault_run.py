@@ -216,7 +216,9 @@ class FaultRun:
 
         def is_handled() -> bool:
             committed = self._committed()
-            return all(committed.get(number) == end for number, end in ends.items())
+            missing = {n: committed.get(n) for n, end in ends.items() if committed.get(n) != end}
+            assert not missing, f"committed are {missing}"
+            return True
 
         eventually(is_handled, _HANDLED_TIMEOUT, f"all of {ends} is handled", interval=0.3)
 
