@@ -120,7 +120,7 @@ class KafkaSource:
             if not self._has_topic(connection, deadline):
                 return []
             consumer = connection.consumer
-            consumer.resume(*consumer.paused())
+            _resume(consumer)
             connection.note_pause(_LONGEST_TURN)
             remaining = max(0.0, deadline - time.monotonic())
             fetched = consumer.poll(timeout_ms=round(remaining * 1000), max_records=max_records)
@@ -300,7 +300,6 @@ class KafkaSource:
         """Poll until `deadline` and leave every record where it is."""
         with self._faults():
             while (remaining := deadline - time.monotonic()) > 0:
-                # all partitions: one that is paused alone while partly read may never go on (kafka-python 3.0.12)
                 consumer.pause(*consumer.assignment())
                 fetched = consumer.poll(timeout_ms=round(remaining * 1000), max_records=1)
                 # of partitions that a rebalance brought during the call, which were not paused yet
@@ -462,6 +461,19 @@ def _silences(client: NetworkClient) -> dict[str, float]:
             name = f"{broker.host}:{broker.port}" if broker else f"broker {connection.node_id}"
             silences[name] = max(silences.get(name, 0.0), now - max(sent_at, transport.last_read))
     return silences
+
+
+def _resume(consumer: KafkaConsumer) -> None:
+    """Fetch from all partitions again after a wait.
+
+    Of those that were paused when they were partly read, kafka-python 3.0.12 goes on with one and never fetches the
+    others again: what it put aside of them is dropped, and comes again.
+    """
+    consumer.resume(*consumer.paused())
+    # another dictionary, since the client's thread may be looking through the old one
+    put_aside, consumer._fetcher._paused_partition_records = consumer._fetcher._paused_partition_records, {}
+    for records in put_aside.values():
+        records.drain()
 
 
 def _read_again(consumer: KafkaConsumer, fetched: Mapping[TopicPartition, Sequence[ConsumerRecord]]) -> None:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from kafka import KafkaConsumer, KafkaProducer
+from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka import codec as kafka_codec
 from kafka.consumer.fetcher import Fetcher
 
@@ -543,6 +543,24 @@ class TestKafkaGroup:
         assert {record.partition for record in records} == {given_up}
         # all of them, or those that the first had not read itself before
         assert [record.offset for record in records] in (list(range(10)), list(range(5, 10)))
+
+    def test_partitions_that_a_wait_found_partly_read_are_all_read_on(self, kafka: KafkaHarness) -> None:
+        kafka.create_topic(2)
+        kafka.fill([Sent(b"%d" % number, partition=partition) for partition in (0, 1) for number in range(10)])
+        source = kafka.open()
+        (first,) = read(source, 1, max_records=1)
+        # as when one partition comes in a rebalance while the other one is paused already
+        consumer = source._connection.consumer  # type: ignore[attr-defined]
+        found = [TopicPartition(first.topic, first.partition), TopicPartition(first.topic, 1 - first.partition)]
+        consumer.pause(found[0])
+        others = eventually(lambda: consumer.poll(timeout_ms=200, max_records=1).get(found[1]), 20, "the other one")
+        consumer.pause(found[1])
+        consumer.poll(timeout_ms=200)
+
+        rest = read(source, 18)
+
+        read_all = {(record.partition, record.offset) for record in [first, *others, *rest]}
+        assert read_all == {(partition, offset) for partition in (0, 1) for offset in range(10)}
 
     def test_a_member_stays_one_while_it_waits(self, kafka: KafkaHarness) -> None:
         kafka.kafka = replace(kafka.kafka, max_poll_interval=1.0)
