@@ -18,7 +18,7 @@ from api_service.metrics import ApiMetrics
 from api_service.resources.docs import find_swagger_ui
 from api_service.servers import Server, require_free, server_of, take_port
 from api_service.servers.tls import certificate_of
-from api_service.servers.workers import Pulse, Workers, all_metrics, stop_without_parent
+from api_service.servers.workers import Pulse, Workers, all_metrics, stop_when_told
 from api_service.settings import ApiProcessSettings
 from libaggregator import logs
 from libaggregator.admin import Check, Health, Heartbeat, open_admin_port
@@ -113,8 +113,7 @@ def _work(settings: ApiProcessSettings, bound: socket.socket, pulse: Pulse) -> N
     metrics = ApiMetrics(CollectorRegistry(), build, shown=all_metrics())
     try:
         server = _server_in_this_process(settings, metrics, build, bound, pulse.beat)
-        on_first_signal(server.request_stop)
-        stop_without_parent(server)
+        stop_when_told(server, pulse)
         server.run(pulse.listens)
     except SettingsError as error:
         refuse(*error.problems)

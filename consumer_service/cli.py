@@ -103,7 +103,7 @@ class _Time(click.ParamType):  # type: ignore[type-arg]  # generic since click 8
     help="Only those; repeatable.",
 )
 @click.option("--since", type=_Time(), help="Only those rejected at this time or later, 2026-05-01T08:00:00Z.")
-@click.option("--max", "most", type=click.IntRange(min=1), help="So many messages at most.")
+@click.option("--max", "most", type=click.IntRange(1, 1_000_000_000), help="So many messages at most.")
 @click.option("--dry-run", is_flag=True, help="Change nothing, tell what would happen.")
 @config_option
 def replay(
@@ -153,7 +153,7 @@ def _print_summary(lines: list[str], dry_run: bool) -> None:
 @contextmanager
 def _progress(total: int) -> Iterator[Callable[[int], None]]:
     """Show a bar on standard error if that is a terminal."""
-    if not sys.stderr.isatty():
+    if sys.stderr is None or not sys.stderr.isatty():
         yield lambda done: None
         return
     with click.progressbar(length=total, label="Replaying", show_pos=True, file=sys.stderr) as bar:

@@ -18,6 +18,7 @@ from consumer_service.copying import CopyFile
 from consumer_service.statements import Query, Table, Upsert
 from libaggregator.messages import Message
 from libaggregator.storage.connections import is_of_lost_file
+from libaggregator.storage.faults import DATABASE_ERRORS
 
 Row = tuple[Any, ...]
 
@@ -31,6 +32,7 @@ _SURELY_INDEXED = 600
 # details up to here are compared in memory; what is longer would fill it
 _SHORT_DETAILS = 1000
 _INTEGER_BYTES = {"org_id": 8, "kafka_offset": 8, "partition": 4, "topic_offset": 8}  # in tables of our own
+_ROLLED_BACK = "cannot rollback - no transaction is active"
 _PAGE = 1000  # rows in one statement: above it, neither engine gets faster and the text only gets longer
 
 
@@ -106,7 +108,7 @@ class _Postgresql(Engine):
     @contextmanager
     def transaction(self) -> Iterator[None]:
         with super().transaction():
-            self._cursor().execute(statements.PLAN_BY_INDEX)
+            self._cursor().execute(statements.BEGIN_WRITING)
             yield
 
     def select(self, query: Query, rows: Sequence[Row], *values: Any) -> Iterable[Row]:
@@ -195,10 +197,13 @@ class _Sqlite(Engine):
     def transaction(self) -> Iterator[None]:
         """Begin at once with the lock for writing, so that nothing read here can change before it is written."""
         self._leave_lost_file()
-        with self._database.atomic("IMMEDIATE") as transaction:
-            yield
-            if not self._keeps:
-                transaction.rollback()
+        try:
+            with self._database.atomic("IMMEDIATE") as transaction:
+                yield
+                if not self._keeps:
+                    transaction.rollback()
+        except DATABASE_ERRORS as error:
+            raise _cause_of(error) from None
         if is_of_lost_file(self._database):
             raise sqlite3.OperationalError("the file was removed or replaced while it was written")
 
@@ -264,6 +269,13 @@ def engine_for(database: Database, many: int = MANY, *, rehearsal: bool = False)
     if isinstance(database, PostgresqlDatabase):
         return _Postgresql(database, many, not rehearsal)
     return _Sqlite(database, not rehearsal)
+
+
+def _cause_of(error: BaseException) -> BaseException:
+    """Return what made SQLite roll back by itself, as where the disk is full; whoever does so again hears only that."""
+    while _ROLLED_BACK in str(error) and error.__context__ is not None:
+        error = error.__context__
+    return error
 
 
 def _of_table(statement: str, table: Table, **names: str) -> str:

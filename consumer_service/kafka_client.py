@@ -45,6 +45,8 @@ def problems_of(settings: KafkaSettings) -> list[str]:
     problems += _topic_problems("kafka.topic", settings.topic)
     if settings.dead_letter_topic:
         problems += _topic_problems("kafka.dead_letter_topic", settings.dead_letter_topic)
+    if settings.dead_letter_topic and settings.dead_letter_topic == settings.topic:
+        problems.append(f"kafka.dead_letter_topic: expected another topic than kafka.topic, got {settings.topic!r}")
     return [*problems, *security_problems(settings)]
 
 

@@ -39,13 +39,17 @@ class ProgressWatch:
         self._interval = min(_LONGEST_INTERVAL, stalled_after / _LOOKS)
         self._metrics = metrics
         self._clock = clock
-        self._last_look = -float("inf")
+        self._last_look = self._last_measured = -float("inf")
         self._seen: dict[Partition, _Seen] = {}
         self._problem: str | None = None
 
     def is_due(self) -> bool:
         """Whether it is time for the next look."""
         return self._clock() >= self._last_look + self._interval
+
+    def is_lag_due(self) -> bool:
+        """Whether it is time to measure the lag, if nobody looks."""
+        return self._clock() >= max(self._last_look, self._last_measured) + self._interval
 
     def observe(self, found: Mapping[Partition, Progress]) -> None:
         """Take what the source found of each partition that is being read at the moment."""
@@ -55,10 +59,16 @@ class ProgressWatch:
         self._last_look = now
         for partition in self._seen.keys() - found.keys():
             self._leave(partition)
+        self.measure(found)
         for partition, progress in found.items():
-            self._metrics.lag.labels(*partition).set(progress.lag)
             self._compare(partition, progress, now)
         self._tell(now)
+
+    def measure(self, found: Mapping[Partition, Progress]) -> None:
+        """Take the lag of partitions alone: while nothing is read on purpose, none of them is stalled."""
+        self._last_measured = self._clock()
+        for partition, progress in found.items():
+            self._metrics.lag.labels(*partition).set(progress.lag)
 
     def forget(self, reason: str) -> None:
         """Begin the count of every partition anew, for a reason in words: what follows says nothing about before."""

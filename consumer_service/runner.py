@@ -172,19 +172,24 @@ class Runner:
         """Handle the first ones of some records; return how many."""
         with self._timed("sort"):
             batch = self._pipeline.sort(records)
-        if not self._rejected_share.admits(records[: len(batch)], batch.rejected):
-            raise Halted
+        self._admit(records[: len(batch)], batch.rejected)
         with self._timed("write"):
             written = self._until_done("write", lambda: self._write(batch))
         self._report(batch, written)
+        if len(written.rejected) > len(batch.rejected):
+            self._admit(records[: len(batch)], written.rejected)
         if written.rejected:
-            self._rejected_share.refused(written.rejected)
             with self._timed("dead_letters"):
                 self._send_dead_letters(written.rejected)
         with self._timed("commit"):
             offsets = _offsets_after(records[: len(batch)])
             self._until_done("commit", lambda: self._source.commit(offsets))
         return len(batch)
+
+    def _admit(self, records: Sequence[Record], rejected: Sequence[Rejected]) -> None:
+        """Raise Halted if so many of the last messages are rejected that an operator wants to stop there."""
+        if not self._rejected_share.admits(records, rejected):
+            raise Halted
 
     def _write(self, batch: Batch) -> Written:
         begin = time.monotonic()
@@ -216,6 +221,12 @@ class Runner:
         while not self._stop.is_set():
             self._heartbeat.beat()
             self._source.keep_alive(POLL_SECONDS)
+            self._measure_lag()
+
+    def _measure_lag(self) -> None:
+        """Tell how far behind it is also while nothing is read."""
+        if self._progress.is_lag_due():
+            self._progress.measure(self._source.progress())
 
     def _until_done(self, step: str, action: Callable[[], T]) -> T:
         """Do a step until it succeeds, and stay a member of the group meanwhile; raises Stopped if told to."""
@@ -239,7 +250,7 @@ class Runner:
                 return result
             self._progress.forget("its messages could not be handled")
             self._metrics.retries.labels(step).inc()
-            self._stay_alive(self._wait(attempt))
+            self._stay_alive(self._wait(attempt), source_is_there=part == "database")
             attempt.attempt_number += 1
 
     def _settle(self, step: str) -> None:
@@ -252,13 +263,15 @@ class Runner:
         else:
             self._outages.ended("source")
 
-    def _stay_alive(self, seconds: float) -> None:
+    def _stay_alive(self, seconds: float, *, source_is_there: bool) -> None:
         deadline = time.monotonic() + seconds
         while (remaining := deadline - time.monotonic()) > 0:
             if self._stop.is_set():
                 raise Stopped
             self._heartbeat.beat()
             self._source.keep_alive(min(remaining, POLL_SECONDS))
+            if source_is_there:
+                self._measure_lag()
 
     def _report(self, batch: Batch, written: Written) -> None:
         """Count and log what became of each message, once it is certain."""

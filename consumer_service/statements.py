@@ -105,14 +105,16 @@ LOOK_AT_COLUMNS = "SELECT {columns} FROM {table} LIMIT 0"
 UNNEST = "SELECT * FROM unnest({arrays})"
 """Rows of parameters, given as an array for each column."""
 
-PLAN_BY_INDEX = """
+BEGIN_WRITING = """
+SET LOCAL lock_timeout = '5s';
 SET LOCAL enable_seqscan = off;
 SET LOCAL enable_hashjoin = off;
 SET LOCAL enable_mergejoin = off;
 SET LOCAL max_parallel_workers_per_gather = 0;
 SET LOCAL jit = off
 """
-"""Each statement below finds the rows of some clusters by an index. While tables grow quickly, PostgreSQL takes them
+"""Who waits for a lock takes no part in a rebalance, which the whole group then waits for: it tries again instead.
+Each statement below finds the rows of some clusters by an index. While tables grow quickly, PostgreSQL takes them
 for small ones, and would read them as a whole."""
 
 LOCK_REPORTS = Query(

@@ -245,6 +245,10 @@ def shown(option: Option, value: Any) -> str:
     return msgspec.json.encode(value).decode()
 
 
+_HOST = r"(?:\[[^\]/@]*\]|[^/@:,\[\]]*)(?::\d*)?"
+_ADDRESS = re.compile(rf"[a-z]+://(?:[^/@:]*(?::\*\*\*)?@)?{_HOST}(?:,{_HOST})*(?:/[^@:/]*)?")
+
+
 def mask_password(url: str) -> str:
     """Return a URL with its password replaced by `***`, in the place of the user and as an option.
 
@@ -254,6 +258,9 @@ def mask_password(url: str) -> str:
         return "***" if url else ""
     masked = re.sub(r"(?s)(?<=://)([^/@:]*):.*(?=@)", r"\1:***", url)
     address, mark, options = masked.partition("?")
+    if not (url.startswith("sqlite:") or _ADDRESS.fullmatch(address)):
+        # a password with a character that has a meaning in a URL can be in the place of anything
+        return "***"
     return address + mark + "&".join(map(_mask_option, options.split("&")))
 
 

@@ -15,6 +15,9 @@ from libaggregator.settings import SettingsError
 MAX_HEAD_BYTES = 262_144
 """Bytes that the request line and the headers of a request may have together."""
 
+_OTHER_FILES = 128
+_LEAST_CONNECTIONS = 16
+
 
 class Server(Protocol):
     """Answers requests."""
@@ -71,14 +74,25 @@ def port_is_taken(settings: ApiSettings, error: OSError) -> SettingsError:
     return port_error("api.port", settings.host, settings.port, error)
 
 
-def raise_file_limit(files: int) -> int:
-    """Raise the number of files that this process may have open, as far as it may be; return what it is."""
+def connections_within_file_limit(connections: int, files_each: int = 1) -> int:
+    """Return how many connections a server may hold so that files are left for everything else; at most `connections`.
+
+    Each has up to `files_each` files. The number of files that this process may have open is raised, as far as it may.
+    """
+    files = _raise_file_limit(connections * files_each + _OTHER_FILES)
+    return max(_LEAST_CONNECTIONS, min(connections, (files - _OTHER_FILES) // files_each))
+
+
+def _raise_file_limit(wanted: int) -> int:
+    """Raise the number of files that this process may have open to `wanted`, if it may; return what it is."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = files if hard == resource.RLIM_INFINITY else min(files, hard)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    if soft == resource.RLIM_INFINITY:
         return wanted
-    return files
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(wanted, hard)
+    if soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    return max(soft, wanted)
 
 
 def server_of(settings: ApiSettings) -> OpenServer:

@@ -21,7 +21,7 @@ from granian.server.embed import Server as EmbeddedGranian
 
 from api_service.app import Application
 from api_service.metrics import ApiMetrics
-from api_service.servers import MAX_HEAD_BYTES, port_is_taken, raise_file_limit
+from api_service.servers import MAX_HEAD_BYTES, connections_within_file_limit, port_is_taken
 from api_service.servers.ports import (
     BACKLOG,
     arrival_seconds,
@@ -36,7 +36,6 @@ from api_service.settings import ApiSettings
 
 _TURN_SECONDS = 0.05
 _MAX_CONNECTIONS = 4096
-_OTHER_FILES = 128
 
 log = structlog.get_logger(__name__)
 
@@ -153,7 +152,7 @@ class _Listener:
             websockets=False,
             backlog=BACKLOG,
             # each is an open file
-            backpressure=raise_file_limit(_MAX_CONNECTIONS + _OTHER_FILES) - _OTHER_FILES,
+            backpressure=connections_within_file_limit(_MAX_CONNECTIONS),
             http1_settings=HTTP1Settings(
                 header_read_timeout=settings.idle_timeout * 1000, max_buffer_size=MAX_HEAD_BYTES
             ),

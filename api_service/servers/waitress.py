@@ -18,7 +18,7 @@ from waitress.task import ThreadedTaskDispatcher, WSGITask
 
 from api_service.app import Application
 from api_service.metrics import ApiMetrics
-from api_service.servers import MAX_HEAD_BYTES, port_is_taken, raise_file_limit
+from api_service.servers import MAX_HEAD_BYTES, connections_within_file_limit, port_is_taken
 from api_service.servers.ports import (
     BACKLOG,
     arrival_seconds,
@@ -33,8 +33,8 @@ from api_service.settings import ApiSettings
 
 _TURN_SECONDS = 1.0
 _MAX_CONNECTIONS = 500
-# a connection can have a file too, in which a large answer waits for a slow client
-_MAX_FILES = 2048
+# the connection, and a file in which a large answer waits for a slow client
+_FILES_EACH = 2
 # how many connections without work are closed, when there is no room for another one
 _ROOM = 50
 _THREADS_STOP_SECONDS = 1.0
@@ -62,6 +62,7 @@ class WaitressServer:
         self._channels: dict[int, Any] = {}
         self._server: Any = None
         self._dispatcher = _Dispatcher()
+        self._max_connections = _MAX_CONNECTIONS
         self.is_listening = False
         self.stop_requested = False
 
@@ -73,7 +74,7 @@ class WaitressServer:
 
     def run(self, when_listening: Callable[[], None]) -> None:
         """Answer requests; after `request_stop` wait `shutdown_delay`, listen no more, and finish what came."""
-        raise_file_limit(_MAX_FILES)
+        self._max_connections = connections_within_file_limit(_MAX_CONNECTIONS, _FILES_EACH)
         try:
             listening = socket_to_listen_on(self._bound)
             self._open_server(listening)
@@ -103,7 +104,7 @@ class WaitressServer:
             # waitress refuses a body that has as many bytes as its limit
             max_request_body_size=self._settings.max_body_bytes + 1,
             max_request_header_size=MAX_HEAD_BYTES,
-            connection_limit=_MAX_CONNECTIONS,
+            connection_limit=self._max_connections,
             channel_timeout=self._settings.idle_timeout,
             cleanup_interval=max(1, self._settings.idle_timeout // 4),
             # a client that reads slowly must not hold the thread that has its answer
@@ -121,7 +122,7 @@ class WaitressServer:
         wasyncore.loop(seconds, use_poll=True, map=self._channels, count=1)
         self._dispatcher.start_held()
         self._metrics.queued_requests.set(len(self._dispatcher.queue))
-        if len(self._channels) >= _MAX_CONNECTIONS:
+        if len(self._channels) >= self._max_connections:
             self._make_room()
 
     def _make_room(self) -> None:

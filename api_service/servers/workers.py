@@ -6,6 +6,7 @@ files in a folder, from which each can tell those of all (https://prometheus.git
 
 import multiprocessing
 import os
+import signal
 import socket
 import tempfile
 import time
@@ -38,9 +39,10 @@ log = structlog.get_logger(__name__)
 
 
 class Pulse:
-    """What a worker shows to the process that watches it, in memory that both share."""
+    """What a worker shows to the process that watches it, in memory that both share, and what that tells it."""
 
     def __init__(self, context: SpawnContext) -> None:
+        self._told, self._tell = context.Pipe(duplex=False)
         self._last = context.Value("d", time.monotonic())
         self._listening = context.Value("b", 0)
 
@@ -51,6 +53,16 @@ class Pulse:
     def listens(self) -> None:
         """Tell that the worker takes connections."""
         self._listening.value = 1
+
+    def tell_to_stop(self) -> None:
+        """Tell the worker to finish what it has and to end."""
+        self._tell.close()
+
+    def wait_until_told(self) -> None:
+        """Return in the worker when it is told to stop, or nobody is there any more who could."""
+        # by nobody: only then does it notice that the other end is closed
+        self._tell.close()
+        connection.wait([self._told])
 
     @property
     def is_listening(self) -> bool:
@@ -64,7 +76,7 @@ class Pulse:
 
 
 Work = Callable[[socket.socket, Pulse], None]
-"""What a worker does, until it is told to stop by SIGTERM; can be pickled."""
+"""What a worker does, until its pulse tells it to stop; can be pickled."""
 
 
 @dataclass
@@ -169,8 +181,8 @@ class Workers:
         # where workers share it, connections would still be taken after the last of them has closed it
         self._socket.close()
         processes = [worker.process for worker in self._workers.values()]
-        for process in processes:
-            process.terminate()
+        for worker in self._workers.values():
+            worker.pulse.tell_to_stop()
         deadline = time.monotonic() + self._settings.shutdown_timeout + _LAST_SECONDS
         while any(process.is_alive() for process in processes) and time.monotonic() < deadline:
             self._heartbeat.beat()
@@ -200,14 +212,24 @@ def all_metrics() -> CollectorRegistry:
     return registry
 
 
-def stop_without_parent(server: Server) -> None:
-    """Tell a server to stop if the process that started this one is gone."""
+def stop_when_told(server: Server, pulse: Pulse) -> None:
+    """Tell the server of a worker to stop when the process that started it says so, or is gone.
+
+    A signal to all processes of a group is for that process alone: it has the port closed and requests answered in
+    order. If it is gone while the worker stops, by a second signal, the worker ends at once.
+    """
     parent = multiprocessing.parent_process()
     if parent is None:
         raise RuntimeError("not a worker")
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
 
     def watch() -> None:
-        connection.wait([parent.sentinel])
+        pulse.wait_until_told()
+        is_alone = bool(connection.wait([parent.sentinel], timeout=0))
         server.request_stop()
+        if not is_alone:
+            connection.wait([parent.sentinel])
+            os._exit(1)
 
     Thread(target=watch, name="parent-watch", daemon=True).start()

@@ -10,7 +10,7 @@ from threading import Event
 
 from consumer_service.engines import Conflict, Engine, engine_for
 from consumer_service.process import pipeline_for
-from consumer_service.replay.error_rows import ErrorRows, with_rows
+from consumer_service.replay.error_rows import ErrorRows, UnreadableRowError, with_rows
 from consumer_service.replay.letters import PAGE_ROWS, LetterBox, Selection
 from consumer_service.replay.replayer import Replayer, Summary
 from consumer_service.settings import ConsumerProcessSettings
@@ -82,6 +82,8 @@ def _replay(settings: ConsumerProcessSettings, order: Order, stop: Event, progre
         raise ReplayFailed(f"the database does not do it: {error}") from error
     except DATABASE_ERRORS as error:
         raise ReplayFailed(f"the database does not do it: {describe(error)}") from error
+    except UnreadableRowError as error:
+        raise ReplayFailed(str(error)) from error
     finally:
         database.close()
 

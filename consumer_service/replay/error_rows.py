@@ -15,6 +15,10 @@ _Sized = tuple[Any, ...]
 """Topic, partition and offset of a row, and the characters of its key and message."""
 
 
+class UnreadableRowError(Exception):
+    """A row that somebody else wrote has a value that nobody can read; the text says where, in one line."""
+
+
 class ErrorRows:
     """Rows of `consumer_error` as letters, in the order of the primary key."""
 
@@ -33,11 +37,21 @@ class ErrorRows:
     def pages(self) -> Iterator[Page]:
         """Yield the wanted rows; one that is replaced meanwhile is left for the next run."""
         for sized in _cut(islice(self._places(), self._most), self._page_rows):
-            rows = self._engine.select(statements.READ_ERRORS, sized)
-            yield Page([Letter(record_of(row), _error_row(row)) for row in rows], passed=len(sized))
+            yield Page(self._letters(sized), passed=len(sized))
 
     def close(self) -> None:
         """Do nothing: the database belongs to others."""
+
+    def _letters(self, sized: Sequence[_Sized]) -> list[Letter]:
+        try:
+            return [
+                Letter(record_of(row), _error_row(row)) for row in self._engine.select(statements.READ_ERRORS, sized)
+            ]
+        except (TypeError, ValueError) as error:
+            first, last = sized[0][:3], sized[-1][:3]
+            raise UnreadableRowError(
+                f"a row of consumer_error from {first} to {last} has a value that the consumer does not write: {error}"
+            ) from error
 
     def _places(self) -> Iterator[_Sized]:
         statement = statements.FIND_ERRORS.format(only=self._only)

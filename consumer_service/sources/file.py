@@ -114,4 +114,6 @@ def _lines(opened: BinaryIO, limit: int) -> Iterator[bytes]:
 
 
 def _record(file: Path, offset: int, value: bytes) -> Record:
-    return Record(str(file), 0, offset, key=None, value=value, headers=(), timestamp=None)
+    # a name of a file can be bytes that are no text
+    topic = str(file).encode(errors="replace").decode()
+    return Record(topic, 0, offset, key=None, value=value, headers=(), timestamp=None)

@@ -114,13 +114,15 @@ def _open_postgresql(url: str, name: str, settings: DatabaseSettings, applicatio
     except psycopg2.ProgrammingError:
         shown = mask_password(url)
         raise SettingsError([f"{name}: not a URL that libpq understands: {shown!r}"]) from None
-    if "@" in given.get("host", "") or not all(port.isdigit() for port in given.get("port", "5432").split(",")):
+    if "@" in given.get("host", "") + given.get("dbname", "") or not all(
+        port.isdigit() for port in given.get("port", "5432").split(",")
+    ):
         # the rest of the text may be a part of the password
         raise SettingsError([f"{name}: no such host or port; in user and password @, / and : are %40, %2F and %3A"])
     timeout = round((settings.read_timeout if read_only else settings.statement_timeout) * 1000)
     session = {
         "statement_timeout": timeout,
-        # a process that was stopped in the middle of a transaction must not hold its locks for ever
+        # a process that was stopped between two statements of a transaction must not hold its locks for ever
         "idle_in_transaction_session_timeout": timeout,
         "timezone": "UTC",
         "search_path": "public",

@@ -2,12 +2,14 @@
 
 import contextlib
 import http.client
+import os
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from threading import Thread
 
 import psutil
+import pytest
 
 from api_service.servers import take_port
 from api_service.servers.workers import Pulse, Workers
@@ -103,8 +105,9 @@ def test_workers_end_with_the_process_that_started_them(processes: Processes, sq
     assert alive == []
 
 
+@pytest.mark.parametrize("send", [os.kill, os.killpg], ids=["to the process", "to its group"])
 def test_requests_that_were_accepted_are_answered_before_the_workers_end(
-    processes: Processes, postgresql_url: str, server: str
+    processes: Processes, postgresql_url: str, server: str, send: Callable[[int, int], None]
 ) -> None:
     api = _start(processes, fill(postgresql_url, REPORT), server, API__THREADS="2")
     workers = _workers(api)
@@ -114,13 +117,28 @@ def test_requests_that_were_accepted_are_answered_before_the_workers_end(
                 connection.request("GET", f"{PREFIX}organizations")
             # one worker may have taken all connections
             wait_for(2)
-            api.process.signal(signal.SIGTERM)
+            send(api.process.pid, signal.SIGTERM)
             eventually(api.refuses_connections, 20, "a closed port")
             assert fetch(api.admin_port, "/livez").status == 200
             assert api.readiness().json["checks"]["stopping"] == "the process was told to stop"
         assert [connection.getresponse().status for connection in connections] == [200] * 40
     assert api.process.wait_exit() == 0
     assert not any(worker.is_running() for worker in workers)
+
+
+def test_a_second_signal_ends_the_workers_at_once(processes: Processes, postgresql_url: str, server: str) -> None:
+    api = _start(processes, fill(postgresql_url, REPORT), server)
+    workers = _workers(api)
+    with slow_requests(postgresql_url) as wait_for:
+        connection = api.begin("organizations")
+        wait_for(1)
+        api.process.signal(signal.SIGTERM)
+        eventually(api.refuses_connections, 20, "a closed port")
+        api.process.signal(signal.SIGTERM)
+        _, alive = psutil.wait_procs(workers, timeout=5)
+        assert alive == []
+        assert api.process.wait_exit() == -signal.SIGTERM
+    connection.close()
 
 
 def _hang(bound: socket.socket, pulse: Pulse) -> None:

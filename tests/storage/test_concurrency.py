@@ -428,3 +428,14 @@ def without(row: Sequence[Any], places: Sequence[int]) -> list[Any]:
 
 
 NOON_PLUS_MINUTE = (NOON + timedelta(seconds=60)).replace(microsecond=0)
+
+
+def test_a_lock_is_waited_for_no_longer_than_a_group_can_wait_for_a_member(url: str) -> None:
+    holder, waiting = Consumer(url), Consumer(url)
+    with holder.database.atomic():
+        holder.database.execute_sql("LOCK TABLE report IN EXCLUSIVE MODE")
+        with pytest.raises(DATABASE_ERRORS) as raised:
+            waiting.write_once([record(payload())])
+    assert sqlstate_of(raised.value) == "55P03"
+    assert fault_of(raised.value) is Fault.OUTAGE
+    waiting.write_once([record(payload())])

@@ -1,4 +1,4 @@
-"""The consumer on an SQLite file that is removed or replaced under it: what it writes afterwards is in the new one."""
+"""The consumer on an SQLite file that is removed or replaced under it, or has no room to grow."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from peewee import Database
 from libaggregator.storage.faults import DATABASE_ERRORS, describe
 from tests.storage.conftest import Store
 from tests.support.databases import migrate_database, open_database, sqlite_url_in
-from tests.support.messages import CLUSTERS, payload, record
+from tests.support.messages import CLUSTERS, HitSpec, payload, record, report
 
 
 def _reports(database: Database) -> list[str]:
@@ -52,6 +52,17 @@ def test_a_batch_is_an_outage_if_its_file_is_replaced_while_it_is_written(
     with pytest.raises(DATABASE_ERRORS) as raised:
         store.write([record(payload(CLUSTERS[1]), 1)])
     assert describe(raised.value) == "the file was removed or replaced while it was written"
+
+
+def test_a_full_disk_is_named_as_the_reason(tmp_path: Path) -> None:
+    store = Store(open_database(migrate_database(sqlite_url_in(tmp_path))))
+    ((pages,),) = store.database.execute_sql("PRAGMA page_count").fetchall()
+    store.database.execute_sql(f"PRAGMA max_page_count = {pages}").fetchall()
+    with pytest.raises(DATABASE_ERRORS) as raised:
+        store.write(
+            [record(payload(CLUSTERS[0], note="x" * 100_000, Report=report([HitSpec("a", "K", "x" * 100_000)])))]
+        )
+    assert describe(raised.value) == "database or disk is full"
 
 
 def _file(folder: Path) -> Path:

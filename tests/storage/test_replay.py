@@ -524,3 +524,14 @@ def test_beside_two_consumers_that_store_other_results_of_the_same_clusters(shar
         expected = [without(row, places) for row in model.tables()[table]]
         assert [without(row, places) for row in tables[table]] == expected
     store.database.close()
+
+
+def test_a_row_with_a_time_that_nobody_can_read_ends_the_run_in_words(shared_url: str) -> None:
+    database = open_database(shared_url)
+    with database.atomic():
+        empty_tables(database)
+    Store(database).write([record(BAD, 1), record(BAD, 2)])
+    database.execute_sql("UPDATE consumer_error SET produced_at = '4712-01-01 BC' WHERE topic_offset = 2")
+    with pytest.raises(error_rows.UnreadableRowError, match=r"from \('results', 0, 1\) to \('results', 0, 2\)"):
+        next(ErrorRows(engine_for(database), Selection()).pages())
+    database.close()

@@ -43,6 +43,10 @@ def test_the_defaults_are_accepted_without_a_broker() -> None:
         ({"topic": "with spaces"}, "kafka.topic: not a name of a topic: 'with spaces'"),
         ({"topic": ""}, "kafka.topic: not a name of a topic: ''"),
         ({"dead_letter_topic": ".."}, "kafka.dead_letter_topic: not a name of a topic: '..'"),
+        (
+            {"topic": "results", "dead_letter_topic": "results"},
+            "kafka.dead_letter_topic: expected another topic than kafka.topic, got 'results'",
+        ),
         ({"group": ""}, "kafka.group: expected a name, got ''"),
         ({**LOGIN, "sasl_username": ""}, "kafka.sasl_username: needed with SASL_SSL"),
         ({**LOGIN, "sasl_password": Secret("")}, "kafka.sasl_password: needed with SASL_SSL"),

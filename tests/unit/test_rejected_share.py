@@ -62,12 +62,6 @@ def test_only_the_last_messages_count() -> None:
     assert share.admits(last, rejected(last))
 
 
-def test_in_a_batch_larger_than_the_window_its_last_messages_count() -> None:
-    batch = records(0, 30)
-    assert limit(0.5, 10).admits(batch, rejected(batch[:20]))
-    assert not limit(0.5, 10).admits(batch, rejected(batch[20:]))
-
-
 def test_messages_that_come_again_count_once() -> None:
     share = limit(0.5, 10)
     batch = records(0, 6)
@@ -96,12 +90,26 @@ def test_the_same_offsets_of_another_partition_are_other_messages() -> None:
     assert not share.admits(records(0, 5, partition=1), rejected(records(0, 5, partition=1)))
 
 
-def test_what_the_database_refused_counts_with_the_next_batch() -> None:
+def test_what_the_database_refused_counts_when_the_batch_is_counted_again() -> None:
     share = limit(0.5, 10)
     batch = records(0, 10)
     assert share.admits(batch, [])
-    share.refused(rejected(batch[:6], Reason.NOT_STORABLE))
-    assert not share.admits(records(10, 1), rejected(records(10, 1)))
+    assert share.admits(batch, rejected(batch[:5], Reason.NOT_STORABLE))
+    assert not share.admits(batch, rejected(batch[:6], Reason.NOT_STORABLE))
+
+
+def test_a_batch_that_is_longer_than_the_window_is_looked_at_along_its_way() -> None:
+    batch = records(0, 30)
+    assert not limit(0.5, 10).admits(batch, rejected(batch[5:15]))
+    assert limit(0.5, 10).admits(batch, rejected([*batch[0:5], *batch[12:17]]))
+
+
+def test_a_longer_batch_that_is_counted_again_is_no_mixture_of_its_ends() -> None:
+    share = limit(0.5, 10)
+    batch = records(0, 20)
+    ends = [*batch[:5], *batch[15:]]
+    assert share.admits(batch, rejected(ends[:5]))
+    assert share.admits(batch, rejected(ends))
 
 
 def test_it_says_what_happened_where_it_stopped_and_what_to_do() -> None:

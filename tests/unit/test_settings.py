@@ -483,6 +483,19 @@ class TestSecrets:
         url = f"postgresql://user@host/name?sslmode=require&{name}={PASSWORD}&port=1"
         assert mask_password(url) == f"postgresql://user@host/name?sslmode=require&{name}=***&port=1"
 
+    @pytest.mark.parametrize(
+        "address",
+        [
+            f"u:{PASSWORD}",
+            f"u:pw/{PASSWORD}",
+            f"u@h1,u:{PASSWORD}@h2/db",
+            f"u:p@{PASSWORD}/xyz@h:1/db",
+            f"u:12/{PASSWORD}@h/db",
+        ],
+    )
+    def test_a_password_that_was_not_encoded_is_masked_wherever_it_is_taken_to_be(self, address: str) -> None:
+        assert PASSWORD not in mask_password(f"postgresql://{address}")
+
     @given(st.text(st.characters(codec="utf-8"), max_size=10))
     def test_a_password_is_masked_whatever_is_in_it(self, noise: str) -> None:
         password = f"{PASSWORD}{noise}{PASSWORD}"
