@@ -1,6 +1,8 @@
 """The certificate that the API's port shows: read from files, and read again when they change."""
 
 import ssl
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -10,6 +12,7 @@ from api_service.settings import ApiSettings
 from libaggregator.settings import SettingsError
 
 _LOOK_SECONDS = 1.0
+_TRIAL_SECONDS = 30.0
 
 log = structlog.get_logger(__name__)
 
@@ -21,13 +24,14 @@ class _EncryptedKeyError(Exception):
 class Certificate:
     """The pair of certificate and key in use; `certificate_file` may hold the chain too."""
 
-    def __init__(self, certificate_file: Path, key_file: Path) -> None:
-        """Read the files; raises SettingsError with one line that names the setting and the file."""
+    def __init__(self, certificate_file: Path, key_file: Path, server: str) -> None:
+        """Read the files, for one of `api.server`; raises SettingsError with one line that names setting and file."""
         self.certificate_file = certificate_file
         self.key_file = key_file
+        self._server = server
         self._next_look = time.monotonic() + _LOOK_SECONDS
         self._seen = self._tried = self._state_of_files()
-        self.context = _context(certificate_file, key_file)
+        self.context = self._read()
 
     def look(self) -> bool:
         """Read the files again if they have changed; return whether there is another certificate in use.
@@ -44,13 +48,19 @@ class Certificate:
             return False
         self._tried = self._seen
         try:
-            self.context = _context(self.certificate_file, self.key_file)
+            self.context = self._read()
         except SettingsError as error:
             reason = str(error)
             log.error("the new certificate can't be used, the one before stays in use", reason=reason)  # noqa: TRY400
             return False
         log.info("certificate read again", file=str(self.certificate_file))
         return True
+
+    def _read(self) -> ssl.SSLContext:
+        context = _context(self.certificate_file, self.key_file)
+        if self._server == "granian":
+            _require_that_granian_can_use(self.certificate_file, self.key_file)
+        return context
 
     def _state_of_files(self) -> tuple[object, ...]:
         """Return what differs after a file was written, or the link that leads to it was set to another one."""
@@ -69,7 +79,7 @@ def certificate_of(settings: ApiSettings) -> Certificate | None:
         raise SettingsError([f"api.tls_private_key: needed with api.tls_certificate ({certificate})"])
     if not certificate:
         raise SettingsError([f"api.tls_certificate: needed with api.tls_private_key ({key})"])
-    return Certificate(Path(certificate), Path(key))
+    return Certificate(Path(certificate), Path(key), settings.server)
 
 
 def _context(certificate_file: Path, key_file: Path) -> ssl.SSLContext:
@@ -91,6 +101,18 @@ def _context(certificate_file: Path, key_file: Path) -> ssl.SSLContext:
     except OSError as error:
         raise SettingsError([_problem(error, certificate_file, key_file)]) from None
     return context
+
+
+def _require_that_granian_can_use(certificate_file: Path, key_file: Path) -> None:
+    """Raise SettingsError if granian can't, which knows fewer kinds than OpenSSL and would end its process."""
+    command = [sys.executable, "-m", "api_service.servers.granian_trial", str(certificate_file), str(key_file)]
+    if subprocess.run(command, capture_output=True, check=False, timeout=_TRIAL_SECONDS).returncode:  # noqa: S603
+        raise SettingsError(
+            [
+                f"api.tls_private_key: {key_file}: granian can't use it; RSA, ECDSA with P-256 or P-384 and Ed25519"
+                " it can, and api.server = 'waitress' others"
+            ]
+        )
 
 
 def _require_readable(setting: str, file: Path) -> None:

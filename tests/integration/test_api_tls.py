@@ -12,8 +12,11 @@ from threading import Event, Thread
 
 import pytest
 import trustme
-from cryptography.hazmat.primitives import serialization
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from cryptography.x509.oid import NameOID
 
 from tests.support.api_process import CLUSTER, REPORT, Api, StartApi, api_request, fill, http_request
 from tests.support.deployment import PREFIX
@@ -377,6 +380,34 @@ def test_a_new_pair_that_can_not_be_used_is_told_once_and_the_one_before_goes_on
     api.process.wait_for_log("certificate read again")
     eventually(lambda: authority.expiry(api) == SECOND_EXPIRY, 20, "the new certificate")
     assert api.process.output.count("the new certificate can't be used") == 1
+
+
+def test_a_key_that_granian_does_not_know_ends_the_start_and_not_a_running_api(
+    start_api: StartApi, sqlite_url: str, authority: Authority
+) -> None:
+    url = fill(sqlite_url, REPORT)
+    api = start_api(url, API__SERVER="granian", **authority.settings).wait_until_it_listens()
+    _issue_for_p521(authority)
+    line = api.process.wait_for_log("the new certificate can't be used")
+    assert "tls.key: granian can't use it" in line
+    assert authority.expiry(api) == FIRST_EXPIRY
+    second = start_api(url, API__SERVER="granian", **authority.settings)
+    assert second.process.wait_exit() == 2
+    assert second.process.output.splitlines()[-1].startswith("error: api.tls_private_key: ")
+
+
+def _issue_for_p521(authority: Authority) -> None:
+    """Put a pair into use that OpenSSL knows and rustls does not."""
+    key = ec.generate_private_key(ec.SECP521R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
+    builder = x509.CertificateBuilder(name, name, key.public_key(), 1, FIRST_EXPIRY.replace(year=2020), SECOND_EXPIRY)
+    pem = serialization.Encoding.PEM
+    pair = authority.folder / "p521"
+    pair.mkdir()
+    (pair / "tls.crt").write_bytes(builder.sign(key, hashes.SHA256()).public_bytes(pem))
+    secret = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    (pair / "tls.key").write_bytes(secret)
+    authority.use("p521")
 
 
 @contextlib.contextmanager

@@ -30,7 +30,7 @@ def _in_use(folder: Path) -> tuple[Certificate, Path, Path]:
     certificate, key = _issue(2040)
     certificate_file.write_bytes(certificate)
     key_file.write_bytes(key)
-    return Certificate(certificate_file, key_file), certificate_file, key_file
+    return Certificate(certificate_file, key_file, "waitress"), certificate_file, key_file
 
 
 def test_files_that_stay_the_same_are_read_once(tmp_path: Path) -> None:
