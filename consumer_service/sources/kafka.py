@@ -4,6 +4,8 @@ import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
+from threading import Event
 
 import structlog
 from kafka import KafkaConsumer, TopicPartition
@@ -104,6 +106,8 @@ class KafkaSource:
         self._letters = DeadLetterProducer(settings, max_message_bytes) if settings.dead_letter_topic else None
         self._connection: _Connection | None = None
         self._unconfirmed: dict[Partition, int] = {}
+        self._last_answer = Event()
+        self._last_answer.set()
         self._problem: str | None = "not connected yet"
         self._assigned: set[TopicPartition] = set()
         self._topic_id: object = None
@@ -163,12 +167,14 @@ class KafkaSource:
         """
         if self._connection is None:
             return
-        are_waited_for = bool(self._unconfirmed)
+        before, self._last_answer = self._last_answer, Event()
         self._unconfirmed |= offsets
         with self._faults():
             consumer = self._connection.consumer
-            consumer.commit_async(_assigned_offsets(consumer, self._unconfirmed), self._take_answer)
-        if are_waited_for:
+            sent = _assigned_offsets(consumer, self._unconfirmed)
+            # hands on the answer to the commit before, if it has come
+            consumer.commit_async(sent, partial(self._take_answer, self._last_answer))
+        if not before.is_set():
             self._finish_commit()
 
     def send_dead_letters(self, letters: Sequence[DeadLetter]) -> Delivery:
@@ -247,13 +253,15 @@ class KafkaSource:
         connection, self._connection = self._connection, None
         # the next connection begins at what is committed, so that records come again whose offsets did not arrive
         self._unconfirmed.clear()
+        self._last_answer.set()
         self._assigned = set()
         if connection is not None:
             end_within(2 * LEAVE_TIMEOUT, "consumer", connection.close)
 
-    def _take_answer(self, offsets: Mapping[TopicPartition, OffsetAndMetadata], answer: object) -> None:
+    def _take_answer(self, arrived: Event, offsets: Mapping[TopicPartition, OffsetAndMetadata], answer: object) -> None:
         """Note which offsets have arrived; the client hands an answer on when it is called the next time."""
         if not isinstance(answer, Exception):
+            arrived.set()
             for partition, sent in offsets.items():
                 if self._unconfirmed.get(Partition(*partition)) == sent.offset:
                     del self._unconfirmed[Partition(*partition)]
@@ -291,7 +299,7 @@ class KafkaSource:
         with self._faults():
             try:
                 consumer.commit(offsets, timeout_ms=round(COMMIT_TIMEOUT * 1000))
-                self._take_answer(offsets, None)
+                self._take_answer(self._last_answer, offsets, None)
             except (CommitFailedError, RebalanceInProgressError) as refusal:
                 refused = refusal
         return refused
