@@ -288,6 +288,9 @@ class KafkaSource:
                     group=self._settings.group,
                     problem=describe(refusal, self._settings),
                 )
+                if isinstance(refusal, CommitFailedError):
+                    # put out of the group: others may have been where the client would go on
+                    self._disconnect()
                 return
             self.keep_alive(_REBALANCE_SECONDS)
 

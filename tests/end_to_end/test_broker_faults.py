@@ -63,6 +63,7 @@ def test_a_broker_killed_again_and_again_loses_and_repeats_nothing(
     run.finish()
 
 
+@pytest.mark.long
 def test_a_broker_that_is_frozen_for_longer_than_a_session_loses_and_repeats_nothing(
     deployment: Deployment, broker: ApacheKafka, begin_run: BeginRun
 ) -> None:
@@ -76,6 +77,7 @@ def test_a_broker_that_is_frozen_for_longer_than_a_session_loses_and_repeats_not
     run.finish()
 
 
+@pytest.mark.long
 def test_connections_that_are_held_while_offsets_are_committed_lose_and_repeat_nothing(
     deployment: Deployment, proxy: KafkaProxy, begin_run: BeginRun
 ) -> None:
@@ -92,7 +94,7 @@ def test_connections_that_are_held_while_offsets_are_committed_lose_and_repeat_n
     run.finish()
 
 
-@pytest.mark.parametrize("seconds", [0, 2], ids=["at once", "later"])
+@pytest.mark.parametrize("seconds", [0, pytest.param(2, marks=pytest.mark.long)], ids=["at once", "later"])
 def test_a_topic_that_is_deleted_and_made_again_is_read_from_its_first_record(
     deployment: Deployment, broker: ApacheKafka, begin_run: BeginRun, seconds: float
 ) -> None:
@@ -127,6 +129,7 @@ def test_a_topic_that_is_made_again_and_filled_while_nobody_looks_is_read_from_i
     run.finish()
 
 
+@pytest.mark.long
 def test_a_group_whose_offsets_are_older_than_the_topic_goes_on_at_the_first_record(
     deployment: Deployment, broker: ApacheKafka, begin_run: BeginRun
 ) -> None:
@@ -145,6 +148,7 @@ def test_a_group_whose_offsets_are_older_than_the_topic_goes_on_at_the_first_rec
     run.finish()
 
 
+@pytest.mark.long
 def test_a_broker_that_is_not_there_at_the_start_is_waited_for(
     deployment: Deployment, broker: ApacheKafka, begin_run: BeginRun
 ) -> None:
@@ -160,6 +164,7 @@ def test_a_broker_that_is_not_there_at_the_start_is_waited_for(
     run.finish()
 
 
+@pytest.mark.long
 def test_a_dead_letter_topic_that_takes_nothing_holds_the_offsets_back(
     deployment: Deployment, broker: ApacheKafka, begin_run: BeginRun
 ) -> None:

@@ -16,6 +16,7 @@ from tests.support.waiting import eventually, last
 
 pytestmark = pytest.mark.faults
 
+IN_EVERY_RUN = ("crashed", "sessions ended")
 WRITTEN_TABLES = ("report", "rule_hit", "recommendation", "report_info", "consumer_error")
 STATES = ("53100", "53200", "55P03", "40001", "40P01", "57014", "58030", "XX000", "23505", "25006")
 """Disk full, memory, no lock, serialization, deadlock, cancelled, IO error, internal error, duplicate, read-only."""
@@ -40,7 +41,13 @@ def deployment(server: PostgresqlServer, apache_kafka: ApacheKafka, processes: P
     return deployment
 
 
-@pytest.mark.parametrize("fault", DATABASE_FAULTS.values(), ids=DATABASE_FAULTS.keys())
+@pytest.mark.parametrize(
+    "fault",
+    [
+        pytest.param(fault, id=name, marks=() if name in IN_EVERY_RUN else pytest.mark.long)
+        for name, fault in DATABASE_FAULTS.items()
+    ],
+)
 def test_a_fault_of_the_database_again_and_again_loses_and_repeats_nothing(
     deployment: Deployment, server: PostgresqlServer, begin_run: BeginRun, fault: DatabaseFault
 ) -> None:

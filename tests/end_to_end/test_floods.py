@@ -65,6 +65,7 @@ def test_gzip_bombs_are_rejected_without_being_inflated(real_deployment: Deploym
     run.finish()
 
 
+@pytest.mark.long
 def test_messages_of_the_largest_size_are_stored_and_larger_ones_rejected(
     real_deployment: Deployment, begin_run: BeginRun
 ) -> None:

@@ -8,7 +8,7 @@ from tests.support.deployment import Deployment
 pytestmark = pytest.mark.faults
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.long)])
 def test_a_consumer_killed_again_and_again_loses_and_repeats_nothing(
     real_deployment: Deployment, begin_run: BeginRun, seed: int
 ) -> None:

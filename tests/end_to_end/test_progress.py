@@ -84,6 +84,7 @@ class TestStalledPartitions:
         finally:
             broker.close()
 
+    @pytest.mark.long
     def test_an_outage_of_the_database_makes_none(
         self, own_postgresql: PostgresqlServer, apache_kafka: ApacheKafka, processes: Processes
     ) -> None:
@@ -123,6 +124,7 @@ class TestLoop:
         assert "hangs" not in consumer.process.output
         assert has_never_stalled(consumer)
 
+    @pytest.mark.long
     def test_one_that_hangs_fails_liveness_and_its_stack_is_in_the_log(
         self, embedded_broker: EmbeddedTestBroker, sqlite_url: str, processes: Processes, tmp_path: Path
     ) -> None:

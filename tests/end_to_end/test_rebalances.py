@@ -14,6 +14,7 @@ from tests.support.waiting import eventually, last
 pytestmark = pytest.mark.faults
 
 
+@pytest.mark.long
 def test_consumers_that_come_and_go_while_batches_are_written_lose_and_repeat_nothing(
     real_deployment: Deployment, begin_run: BeginRun
 ) -> None:
@@ -34,7 +35,7 @@ def test_consumers_that_come_and_go_while_batches_are_written_lose_and_repeat_no
 @pytest.mark.parametrize(
     "step",
     [
-        "before decode",
+        pytest.param("before decode", marks=pytest.mark.long),
         "before COMMIT",
         pytest.param("after WITH wanted (cluster,", marks=pytest.mark.long),
         pytest.param("before offset commit", marks=pytest.mark.long),

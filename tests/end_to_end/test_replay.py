@@ -23,6 +23,8 @@ from tests.support.tables import read_tables
 from tests.support.topics import Sent, fresh_name
 from tests.support.waiting import eventually
 
+pytestmark = pytest.mark.faults
+
 PASSWORD = "s3cr3t"
 NOW = datetime(2036, 1, 1)
 GENEROUS = {"CONSUMER__MAX_FUTURE_SKEW": "1000000000"}
@@ -175,6 +177,7 @@ def rows_kept(deployment: Deployment) -> Iterator[None]:
         connection.close()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("origin", ["consumer_error", "dead_letters"])
 def test_killed_in_the_middle_and_run_again_it_leaves_what_one_run_leaves(
     real_deployment: Deployment, origin: str
@@ -217,6 +220,7 @@ def test_a_signal_ends_it_after_the_page_in_hand_with_a_summary(
     assert_tables_are_those_of(values, deployment)
 
 
+@pytest.mark.long
 def test_a_second_signal_ends_it_at_once_even_while_the_database_says_nothing(real_deployment: Deployment) -> None:
     deployment = real_deployment
     reject_all(deployment, messages(seed=5, count=20, clusters=20))
@@ -234,6 +238,7 @@ def test_a_second_signal_ends_it_at_once_even_while_the_database_says_nothing(re
         assert process.exit_code == -signal.SIGTERM
 
 
+@pytest.mark.long
 def test_beside_two_live_consumers_that_store_newer_results_of_the_same_clusters(real_deployment: Deployment) -> None:
     deployment = real_deployment
     rejected = messages(seed=6, count=600, clusters=50)
@@ -280,7 +285,11 @@ def test_an_outage_of_the_database_is_told_in_one_line_and_a_second_run_goes_on(
 def test_a_database_or_broker_that_is_away_is_told_without_a_secret(deployment: Deployment, sqlite_url: str) -> None:
     away = f"postgresql://u:{PASSWORD}@127.0.0.1:{free_port()}/x"
     broker = {"KAFKA__BOOTSTRAP_SERVERS": f"127.0.0.1:{free_port()}", "KAFKA__DEAD_LETTER_TOPIC": "t"}
-    broker |= {"KAFKA__SASL_PASSWORD": PASSWORD}
+    broker |= {
+        "KAFKA__SECURITY_PROTOCOL": "SASL_PLAINTEXT",
+        "KAFKA__SASL_USERNAME": "aggregator",
+        "KAFKA__SASL_PASSWORD": PASSWORD,
+    }
     missing = {"KAFKA__DEAD_LETTER_TOPIC": fresh_name("missing")}
     for process, said in [
         (start_replay(deployment, DATABASE__URL=away), "refused"),
