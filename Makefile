@@ -23,8 +23,8 @@ demo: $(STAMP)  ## Run the main job on embedded parts until Ctrl-C (ONCE=1: end 
 test: $(STAMP)  ## Run all tests on real parts but the long ones (ARGS=... for pytest, JOBS=1: one after another)
 	@$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile -m 'not long' $(ARGS)
 
-test-faults: $(STAMP)  ## Run the whole fault suite: everything is killed, stopped and cut (needs a JDK and Maven)
-	@$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile -m faults tests/end_to_end $(ARGS)
+test-faults: $(STAMP)  ## Run the whole fault suite, and what else takes long (needs a JDK and Maven)
+	@$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile -m 'faults or long' $(ARGS)
 
 soak: $(STAMP)  ## Let random faults happen for MINUTES=10 (SEED=... begins with that one; needs a JDK and Maven)
 	@$(BIN)/python -m tests.soak $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED)) $(ARGS)

@@ -1,6 +1,6 @@
 """Tries whether granian can use a certificate: `python -m api_service.servers.granian_trial CERTIFICATE KEY`.
 
-granian ends its process where it can't, so that it is tried in another one, whose exit status is 0 if all is well.
+granian ends its process by a signal where it can't, so that it is tried in another one.
 """
 
 import asyncio
@@ -10,7 +10,7 @@ from pathlib import Path
 from granian.constants import HTTPModes, Interfaces, SSLProtocols
 from granian.server.embed import Server
 
-_LONG_ENOUGH_SECONDS = 0.05
+_LONG_ENOUGH_SECONDS = 0.3
 
 
 async def _answer(scope: object, protocol: object) -> None:

@@ -26,7 +26,7 @@ PASSWORD = "s3cr3t-of-the-api"
 THREADS = 3
 SLOTS, RESERVED = 30, 3
 """How many connections the server takes, and how many of them from superusers alone."""
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.long]
 
 SERVERS = {"waitress": 1, "granian": 2}
 """Each HTTP server, and with how many worker processes it is tried here."""
@@ -139,7 +139,7 @@ def scene() -> Iterator[Scene]:
         server.close()
 
 
-@pytest.fixture(scope="module", params=["waitress", pytest.param("granian", marks=pytest.mark.long)])
+@pytest.fixture(scope="module", params=SERVERS)
 def api(request: pytest.FixtureRequest, scene: Scene, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
     """Yield one process, on each HTTP server in turn, that is never started again."""
     processes = Processes(tmp_path_factory.mktemp("api"))

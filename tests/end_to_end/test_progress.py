@@ -17,7 +17,7 @@ from tests.support.processes import Processes
 from tests.support.topics import Sent, fresh_name
 from tests.support.waiting import eventually
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.long]
 
 STALLED_AFTER = 4
 """Seconds. The outages of these tests last longer."""
@@ -57,7 +57,6 @@ class TestStalledPartitions:
         consumer.wait_until_ready()
         assert consumer.process.output.count("partition stalled") == 1
 
-    @pytest.mark.long
     @pytest.mark.parametrize("fault", ["frozen", "killed"])
     def test_an_outage_of_kafka_makes_none(self, processes: Processes, postgresql_url: str, fault: str) -> None:
         broker = ApacheKafka()
@@ -84,7 +83,6 @@ class TestStalledPartitions:
         finally:
             broker.close()
 
-    @pytest.mark.long
     def test_an_outage_of_the_database_makes_none(
         self, own_postgresql: PostgresqlServer, apache_kafka: ApacheKafka, processes: Processes
     ) -> None:
@@ -103,7 +101,6 @@ class TestStalledPartitions:
 
 
 class TestLoop:
-    @pytest.mark.long
     def test_a_database_that_is_frozen_for_longer_than_a_hang_is_an_outage(
         self, own_postgresql: PostgresqlServer, apache_kafka: ApacheKafka, processes: Processes
     ) -> None:
@@ -124,7 +121,6 @@ class TestLoop:
         assert "hangs" not in consumer.process.output
         assert has_never_stalled(consumer)
 
-    @pytest.mark.long
     def test_one_that_hangs_fails_liveness_and_its_stack_is_in_the_log(
         self, embedded_broker: EmbeddedTestBroker, sqlite_url: str, processes: Processes, tmp_path: Path
     ) -> None:
@@ -195,7 +191,6 @@ class TestHalt:
         assert len(deployment.broker.read(dead_letters, self.BAD + 1, timeout=5)) == self.BAD
         assert deployment.count("report") == self.GOOD
 
-    @pytest.mark.long
     def test_by_default_ten_thousand_bad_messages_are_drained(self, deployment: Deployment) -> None:
         deployment.broker.create_topic(deployment.topic)
         deployment.broker.produce(deployment.topic, [b"not a message"] * 10_000)

@@ -60,6 +60,7 @@ def test_a_consumer_that_wakes_up_after_its_session_ran_out_undoes_nothing(
     run.finish()
 
 
+@pytest.mark.long
 def test_partitions_that_change_hands_during_an_outage_are_read_where_they_were_left(
     real_deployment: Deployment, begin_run: BeginRun
 ) -> None:

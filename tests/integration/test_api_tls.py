@@ -212,6 +212,7 @@ def test_who_speaks_plain_http_is_turned_away_without_a_traceback(
     assert "rror" not in api.process.output
 
 
+@pytest.mark.long
 def test_handshakes_that_never_end_hold_up_nobody_and_are_closed(
     start_api: StartApi, sqlite_url: str, server: str, authority: Authority
 ) -> None:
@@ -341,6 +342,7 @@ def test_one_setting_without_the_other_ends_the_start(
 # a new certificate
 
 
+@pytest.mark.long
 def test_a_new_certificate_is_used_without_a_restart_and_no_request_fails_meanwhile(
     start_api: StartApi, sqlite_url: str, server: str, workers: str, authority: Authority
 ) -> None:

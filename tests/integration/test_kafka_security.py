@@ -17,6 +17,8 @@ from tests.support.processes import Processes
 from tests.support.topics import fresh_name
 from tests.support.waiting import eventually
 
+pytestmark = pytest.mark.long
+
 USER = "aggregator"
 # characters that mean something in one of the mechanisms
 SCRAM_USER = "aggre=gator,1"

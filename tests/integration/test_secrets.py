@@ -31,6 +31,8 @@ from tests.support.processes import Process, Processes
 from tests.support.topics import fresh_name
 from tests.support.waiting import eventually
 
+pytestmark = pytest.mark.long
+
 USER = "planted_user"
 # characters that a URL, a TOML file, JSON and a shell write in another way
 PASSWORD = 'Pl4nted/data"base@p:ss'
