@@ -31,7 +31,7 @@ from api_service.servers.ports import (
     socket_to_listen_on,
 )
 from api_service.servers.rsgi import RsgiApplication, Scope
-from api_service.servers.tls import Certificate, certificate_of
+from api_service.servers.tls import Certificate, certificate_of, tell_unusable
 from api_service.settings import ApiSettings
 
 _TURN_SECONDS = 0.05
@@ -101,8 +101,7 @@ class GranianServer:
         try:
             listener = await self._open_listener()
         except (OSError, RuntimeError) as error:
-            reason = str(error.__cause__ or error)
-            log.error("the new certificate can't be used, the one before stays in use", reason=reason)  # noqa: TRY400
+            tell_unusable(error.__cause__ or error)
             return before
         self._leaving[before] = leaving = asyncio.create_task(before.leave())
         leaving.add_done_callback(lambda _: self._leaving.pop(before))

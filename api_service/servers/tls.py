@@ -50,8 +50,7 @@ class Certificate:
         try:
             self.context = self._read()
         except SettingsError as error:
-            reason = str(error)
-            log.error("the new certificate can't be used, the one before stays in use", reason=reason)  # noqa: TRY400
+            tell_unusable(error)
             return False
         log.info("certificate read again", file=str(self.certificate_file))
         return True
@@ -65,6 +64,11 @@ class Certificate:
     def _state_of_files(self) -> tuple[object, ...]:
         """Return what differs after a file was written, or the link that leads to it was set to another one."""
         return tuple(map(_state_of_file, (self.certificate_file, self.key_file)))
+
+
+def tell_unusable(reason: object) -> None:
+    """Log why a new pair of certificate and key is not used."""
+    log.error("the new certificate can't be used, the one before stays in use", reason=str(reason))
 
 
 def certificate_of(settings: ApiSettings) -> Certificate | None:

@@ -2,7 +2,8 @@
 
 import time
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
@@ -109,49 +110,29 @@ class Topics:
 
     def read(self, topic: str, count: int, timeout: float = TIMEOUT) -> list[Sent]:
         """Return the first `count` records of a topic, fewer if they don't come within `timeout` seconds."""
-        consumer = KafkaConsumer(
-            bootstrap_servers=self.bootstrap,
-            enable_auto_commit=False,
-            auto_offset_reset="earliest",
-            allow_auto_create_topics=False,
-            max_partition_fetch_bytes=20_000_000,
-        )
-        try:
-            deadline = time.monotonic() + timeout
-            partitions = consumer.partitions_for_topic(topic) or set()
-            consumer.assign([TopicPartition(topic, number) for number in partitions])
+        deadline = time.monotonic() + timeout
+        with self._reader() as consumer:
+            consumer.assign(_partitions_of(topic, consumer))
             found: list[Sent] = []
             while len(found) < count and time.monotonic() < deadline:
                 for records in consumer.poll(timeout_ms=200).values():
                     found += [Sent(r.value, r.key, r.headers, r.partition) for r in records]
             return found
-        finally:
-            consumer.close()
 
     def end_offsets(self, topic: str) -> dict[int, int]:
         """Return the offset behind the last record of each partition of a topic."""
-        consumer = KafkaConsumer(bootstrap_servers=self.bootstrap, allow_auto_create_topics=False)
-        try:
-            partitions = [TopicPartition(topic, number) for number in consumer.partitions_for_topic(topic) or ()]
-            return {found.partition: offset for found, offset in consumer.end_offsets(partitions).items()}
-        finally:
-            consumer.close()
+        with self._reader() as consumer:
+            ends = consumer.end_offsets(_partitions_of(topic, consumer))
+            return {found.partition: offset for found, offset in ends.items()}
 
     def records(self, topic: str, timeout: float = 3 * TIMEOUT) -> list[Record]:
         """Return every record that a topic has at the moment, those of one partition in their order."""
-        ends = {number: end for number, end in self.end_offsets(topic).items() if end}
-        consumer = KafkaConsumer(
-            bootstrap_servers=self.bootstrap,
-            enable_auto_commit=False,
-            auto_offset_reset="earliest",
-            allow_auto_create_topics=False,
-            max_partition_fetch_bytes=20_000_000,
-        )
-        try:
-            deadline = time.monotonic() + timeout
-            consumer.assign([TopicPartition(topic, number) for number in ends])
+        deadline = time.monotonic() + timeout
+        with self._reader() as consumer:
+            ends = {found: end for found, end in consumer.end_offsets(_partitions_of(topic, consumer)).items() if end}
+            consumer.assign(list(ends))
             found: list[Record] = []
-            while any(consumer.position(TopicPartition(topic, number)) < end for number, end in ends.items()):
+            while any(consumer.position(partition) < end for partition, end in ends.items()):
                 assert time.monotonic() < deadline, f"{len(found)} records of {topic} read, not all within {timeout} s"
                 for records in consumer.poll(timeout_ms=200, max_records=10_000).values():
                     found += [
@@ -159,8 +140,6 @@ class Topics:
                         for r in records
                     ]
             return found
-        finally:
-            consumer.close()
 
     def committed(self, group: str, topic: str) -> dict[int, int]:
         """Return the committed offset of each partition of a topic for a group."""
@@ -170,3 +149,22 @@ class Topics:
         finally:
             client.close()
         return {tp.partition: found.offset for tp, found in offsets.items() if tp.topic == topic}
+
+    @contextmanager
+    def _reader(self) -> Iterator[KafkaConsumer]:
+        """Yield a consumer without a group, which begins at the first record."""
+        consumer = KafkaConsumer(
+            bootstrap_servers=self.bootstrap,
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            allow_auto_create_topics=False,
+            max_partition_fetch_bytes=20_000_000,
+        )
+        try:
+            yield consumer
+        finally:
+            consumer.close()
+
+
+def _partitions_of(topic: str, consumer: KafkaConsumer) -> list[TopicPartition]:
+    return [TopicPartition(topic, number) for number in consumer.partitions_for_topic(topic) or ()]
