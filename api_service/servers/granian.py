@@ -16,12 +16,11 @@ import uvloop
 from granian.constants import HTTPModes, Interfaces, SSLProtocols
 from granian.http import HTTP1Settings
 from granian.log import LogLevels
-from granian.net import SocketHolder  # type: ignore[attr-defined]
-from granian.server.embed import Server as EmbeddedGranian
 
 from api_service.app import Application
 from api_service.metrics import ApiMetrics
 from api_service.servers import MAX_HEAD_BYTES, connections_within_file_limit, port_is_taken
+from api_service.servers.granian_on_socket import GranianOnSocket
 from api_service.servers.ports import (
     BACKLOG,
     arrival_seconds,
@@ -142,7 +141,7 @@ class _Listener:
         self._socket = socket_to_listen_on(bound)
         # granian closes the one that it is given
         self._granians_socket = self._socket.dup().detach()
-        self._server = _Granian(
+        self._server = GranianOnSocket(
             self,
             self._granians_socket,
             interface=Interfaces.RSGI,
@@ -218,14 +217,3 @@ class _Listener:
 
     def _is_closing(self) -> bool:
         return self._is_leaving or self._is_stopping()
-
-
-class _Granian(EmbeddedGranian):
-    """Granian on a socket that it is given, by its file number; it would open one by itself."""
-
-    def __init__(self, target: object, listening: int, **options: Any) -> None:
-        self._listening = listening
-        super().__init__(target, **options)
-
-    def _init_shared_socket(self) -> None:
-        self._shd: Any = SocketHolder(self._listening, False, self.backlog)  # type: ignore[call-arg]

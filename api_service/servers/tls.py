@@ -109,14 +109,21 @@ def _context(certificate_file: Path, key_file: Path) -> ssl.SSLContext:
 
 def _require_that_granian_can_use(certificate_file: Path, key_file: Path) -> None:
     """Raise SettingsError if granian can't, which knows fewer kinds than OpenSSL and would end its process."""
-    command = [sys.executable, "-m", "api_service.servers.granian_trial", str(certificate_file), str(key_file)]
-    if subprocess.run(command, capture_output=True, check=False, timeout=_TRIAL_SECONDS).returncode < 0:  # noqa: S603
+    if not _granian_uses(certificate_file, key_file):
         raise SettingsError(
             [
                 f"api.tls_private_key: {key_file}: granian can't use it; RSA, ECDSA with P-256 or P-384 and Ed25519"
                 " it can, and api.server = 'waitress' others"
             ]
         )
+
+
+def _granian_uses(certificate_file: Path, key_file: Path) -> bool:
+    command = [sys.executable, "-m", "api_service.servers.granian_trial", str(certificate_file), str(key_file)]
+    try:
+        return subprocess.run(command, capture_output=True, check=False, timeout=_TRIAL_SECONDS).returncode == 0  # noqa: S603
+    except subprocess.TimeoutExpired:
+        return False
 
 
 def _require_readable(setting: str, file: Path) -> None:
