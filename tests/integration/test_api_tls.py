@@ -129,9 +129,8 @@ def test_the_api_speaks_https_and_the_admin_port_does_not(
 ) -> None:
     api = start_api(fill(sqlite_url, REPORT), API__SERVER=server, API__WORKERS=workers, **authority.settings)
     assert f"https://127.0.0.1:{api.port}{PREFIX}" in api.process.wait_for_log("API started")
-    connection = authority.open(api)
-    assert [_ask(connection).status for _ in range(5)] == [200] * 5
-    connection.close()
+    with contextlib.closing(authority.open(api)) as connection:
+        assert [_ask(connection).status for _ in range(5)] == [200] * 5
     assert authority.expiry(api) == FIRST_EXPIRY
     assert api.readiness().status == 200
     assert api.process.stop() == 0
@@ -348,20 +347,19 @@ def test_a_new_certificate_is_used_without_a_restart_and_no_request_fails_meanwh
 ) -> None:
     settings = {"API__SERVER": server, "API__WORKERS": workers, **authority.settings}
     api = start_api(fill(sqlite_url, REPORT), **settings).wait_until_it_listens()
-    kept = authority.open(api)
-    assert _ask(kept).status == 200
-    socket_before = kept.sock
-    with _clients(api, authority) as answers:
-        eventually(lambda: len(answers) > 50, 20, "requests")
-        authority.issue("second", SECOND_EXPIRY, trustme.KeyType.RSA)
-        api.process.wait_for_log("certificate read again", times=int(workers))
-        eventually(lambda: {authority.expiry(api) for _ in range(20)} == {SECOND_EXPIRY}, 20, "the new certificate")
-        seen = len(answers)
-        eventually(lambda: len(answers) > seen + 50, 20, "more requests")
-    assert set(answers) == {200}
-    assert kept.sock is socket_before
-    assert _ask(kept).status == 200
-    kept.close()
+    with contextlib.closing(authority.open(api)) as kept:
+        assert _ask(kept).status == 200
+        socket_before = kept.sock
+        with _clients(api, authority) as answers:
+            eventually(lambda: len(answers) > 50, 20, "requests")
+            authority.issue("second", SECOND_EXPIRY, trustme.KeyType.RSA)
+            api.process.wait_for_log("certificate read again", times=int(workers))
+            eventually(lambda: {authority.expiry(api) for _ in range(20)} == {SECOND_EXPIRY}, 20, "the new certificate")
+            seen = len(answers)
+            eventually(lambda: len(answers) > seen + 50, 20, "more requests")
+        assert set(answers) == {200}
+        assert kept.sock is socket_before
+        assert _ask(kept).status == 200
     assert api.process.stop() == 0
     assert "Traceback" not in api.process.output
 
