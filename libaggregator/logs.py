@@ -16,8 +16,8 @@ from libaggregator.settings import LoggingSettings
 _TALKATIVE = ("kafka", "waitress.queue", "opentelemetry.exporter", "opentelemetry.sdk._shared_internal")
 # Libraries whose lines for debugging hold what they send: payloads, and the password when a client logs in.
 _TELLTALE = ("kafka", "peewee")
-# It quotes headers for an exporter that it can't read, with the credentials in them.
-_REVEALING = "opentelemetry.util.re"
+# They quote headers that they can't read: whatever a client sends, or the credentials for an exporter.
+_QUOTING = ("opentelemetry.baggage", "opentelemetry.trace", "opentelemetry.util.re")
 
 
 def configure(settings: LoggingSettings, processors: Sequence[structlog.typing.Processor] = ()) -> None:
@@ -48,7 +48,8 @@ def configure(settings: LoggingSettings, processors: Sequence[structlog.typing.P
     root.setLevel(settings.level.upper())
     for name in _TELLTALE:
         logging.getLogger(name).setLevel(max(logging.INFO, root.level))
-    logging.getLogger(_REVEALING).setLevel(logging.CRITICAL)
+    for name in _QUOTING:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     if settings.level != "debug":
         for name in _TALKATIVE:
             logging.getLogger(name).setLevel(logging.CRITICAL)

@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 
 from libaggregator import logs, spans, tracing
 from libaggregator.settings import LoggingSettings, SettingsError
-from tests.support.collector import PRODUCER_TRACE, SpansInMemory, ids_of
+from tests.support.collector import PRODUCER_TRACE, TRACEPARENT, SpansInMemory, ids_of
 from tests.support.processes import REPOSITORY
 from tests.unit.test_logs import restored  # noqa: F401 - a fixture
 
@@ -193,13 +193,41 @@ def test_of_an_error_the_kind_is_noted_and_nothing_that_it_says() -> None:
 
 def test_headers_carry_the_context_and_what_is_none_is_passed_over() -> None:
     memory = SpansInMemory()
-    for header in (f"00-{PRODUCER_TRACE}-b7ad6b7169203331-01", "00-garbage", "", "\ufffd"):
+    for header in (TRACEPARENT, "00-garbage", "", "\ufffd"):
         with memory.spans.span("work", parent=spans.context_of({"traceparent": header})):
             pass
     parents = [span.parent for span in memory.finished]
     assert parents[0] is not None
     assert f"{parents[0].trace_id:032x}" == PRODUCER_TRACE
     assert parents[1:] == [None, None, None]
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"traceparent": "secret" * 100},
+        {"traceparent": TRACEPARENT, "tracestate": "secret=1," * 100},
+        {"baggage": "secret" * 10_000},
+        {"baggage": "secret"},
+    ],
+    ids=["traceparent", "tracestate", "long baggage", "baggage"],
+)
+def test_a_header_that_can_not_be_read_is_not_logged(
+    headers: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    logs.configure(LoggingSettings(level="debug"))
+    spans.context_of(headers)
+    assert capsys.readouterr().err == ""
+
+
+def test_credentials_for_the_collector_are_not_logged_where_they_can_not_be_read(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "secret")
+    logs.configure(LoggingSettings(level="debug"))
+    with tracing.opened("aggregator-api", ENDPOINT):
+        pass
+    assert "secret" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
