@@ -28,8 +28,9 @@ class TracedBatches:
             "messaging.system": settings.consumer.source,
             "messaging.operation.name": _OPERATION,
             "messaging.operation.type": _OPERATION,
-            "messaging.consumer.group.name": settings.kafka.group,
         }
+        if settings.consumer.source == "kafka":
+            self._attributes["messaging.consumer.group.name"] = settings.kafka.group
 
     @contextmanager
     def batch(self) -> Iterator[NoteRecords]:

@@ -77,11 +77,13 @@ class Spans:
             database.connect_params["cursor_factory"] = traced
 
     def close(self) -> None:
-        """Export what was not exported yet, for up to 3 s."""
+        """Export what was not exported yet, for up to 3 s; tell in the log if that was not enough."""
         # an exporter that is away tries again for longer
         closing = Thread(target=self._provider.shutdown, name="tracing-close", daemon=True)
         closing.start()
         closing.join(CLOSE_SECONDS)
+        if closing.is_alive():
+            log.warning("traces are given up, they could not be exported before the end", waited_seconds=CLOSE_SECONDS)
 
 
 class _TracedCursor(Cursor):

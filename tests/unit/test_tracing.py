@@ -291,6 +291,8 @@ def test_an_exporter_that_hangs_does_not_keep_the_process_from_its_end(monkeypat
     opened = spans.Spans(provider)
     with opened.span("work"):
         pass
-    opened.close()
+    with capture_logs() as lines:
+        opened.close()
     assert not exporter.go_on.is_set()
     exporter.go_on.set()
+    assert [line["event"] for line in lines] == ["traces are given up, they could not be exported before the end"]
