@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 import falcon
 
@@ -36,6 +37,10 @@ from libaggregator.clock import utc_now
 from libaggregator.settings import SettingsError
 from libaggregator.storage.models import SCHEMA_VERSION
 
+if TYPE_CHECKING:
+    from api_service.request_spans import RequestSpans
+    from libaggregator.spans import Spans
+
 Application = falcon.App[falcon.Request, falcon.Response]
 
 _PREFIX = re.compile(r"/(?:[A-Za-z0-9._~-]+/)*")
@@ -47,10 +52,12 @@ def create_app(
     metrics: ApiMetrics,
     build: BuildFacts,
     clock: Callable[[], datetime] = utc_now,
+    *,
+    spans: "Spans | None" = None,
 ) -> Application:
     """Return the application that answers under `settings.prefix`.
 
-    `clock` returns naive UTC. Raises SettingsError if the prefix can't be one.
+    `clock` returns naive UTC. With `spans`, requests are traced. Raises SettingsError if the prefix can't be one.
     """
     check_prefix(settings)
     resources = resources_of(settings, reader, metrics, build, clock)
@@ -60,7 +67,7 @@ def create_app(
     app: Application = falcon.App(
         media_type=JSON_CONTENT,
         request_type=Request,
-        middleware=[RequestIds(), AccessLog(metrics), EmptySegments()],
+        middleware=[*_request_spans(spans), RequestIds(), AccessLog(metrics), EmptySegments()],
         router=Router(),
     )
     app.req_options.strip_url_path_trailing_slash = True
@@ -73,6 +80,14 @@ def create_app(
     for path in WRITE_PATHS:
         app.add_route(settings.prefix + path, WritePath(path))
     return app
+
+
+def _request_spans(spans: "Spans | None") -> Sequence["RequestSpans"]:
+    if spans is None:
+        return ()
+    from api_service import request_spans  # noqa: PLC0415 - it imports OpenTelemetry
+
+    return (request_spans.RequestSpans(spans),)
 
 
 def check_prefix(settings: ApiSettings) -> None:

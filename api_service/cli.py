@@ -1,11 +1,12 @@
 """The command `aggregator-api`."""
 
+import os
 from pathlib import Path
 
 import click
 
 from api_service.settings import ApiProcessSettings
-from libaggregator import logs
+from libaggregator import logs, tracing
 from libaggregator.build import DISTRIBUTION
 from libaggregator.commands import config_option, load_or_exit, needing_extra, print_health, print_settings, refuse
 from libaggregator.settings import SettingsError
@@ -25,9 +26,11 @@ def serve(config_file: Path | None) -> None:
     with needing_extra("api"):
         from api_service.process import serve_until_stopped  # noqa: PLC0415 - other commands do without it
     settings = load_or_exit(ApiProcessSettings, config_file).settings
-    logs.configure(settings.logging)
+    with needing_extra("tracing"):
+        logs.configure(settings.logging, tracing.log_processors(os.environ))
     try:
-        serve_until_stopped(settings)
+        with tracing.opened("aggregator-api", os.environ) as spans:
+            serve_until_stopped(settings, spans)
     except SettingsError as error:
         refuse(*error.problems)
     except SchemaError as error:

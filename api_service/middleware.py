@@ -15,7 +15,7 @@ UNKNOWN_ROUTE = "(unknown path)"
 log = structlog.get_logger(__name__)
 _HEADER = "X-Request-Id"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:@/+=-]{1,128}")
-_METHODS = frozenset({"GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS"})
+METHODS = frozenset({"GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS"})
 # waitress makes one slash of those at the beginning, `%2F` included, before anybody sees the path
 _COLLAPSED = re.compile(r"(?:[^:/?#]+://[^/?#]*)?(?:/|%2F){2}", re.IGNORECASE)
 
@@ -51,7 +51,7 @@ class AccessLog:
         """Tell route template, method, status and time, never the path itself."""
         elapsed = time.perf_counter() - req.context.began
         route = UNKNOWN_ROUTE if resource is None else f"/{resource.path}"
-        method = req.method if req.method in _METHODS else "other"
+        method = req.method if req.method in METHODS else "other"
         self._metrics.count_request(route, method, str(resp.status_code), elapsed)
         log.info(
             "request",

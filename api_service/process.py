@@ -1,10 +1,12 @@
 """Puts the parts of the API together, starts them and ends them."""
 
+import os
 import socket
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 import psycopg2.extensions
 import structlog
@@ -20,7 +22,7 @@ from api_service.servers import Server, require_free, server_of, take_port
 from api_service.servers.tls import certificate_of
 from api_service.servers.workers import Pulse, Workers, all_metrics, stop_when_told
 from api_service.settings import ApiProcessSettings
-from libaggregator import logs
+from libaggregator import logs, tracing
 from libaggregator.admin import Check, Health, Heartbeat, open_admin_port
 from libaggregator.build import DISTRIBUTION, BuildFacts, build_facts
 from libaggregator.commands import on_first_signal, refuse
@@ -29,14 +31,19 @@ from libaggregator.metrics import process_registry
 from libaggregator.settings import SettingsError
 from libaggregator.storage.connections import open_reader
 
+if TYPE_CHECKING:
+    from peewee import Database
+
+    from libaggregator.spans import Spans
+
 _HEARTBEAT_PATIENCE_SECONDS = 30.0
 _LOOK_SECONDS = 0.05
 
 log = structlog.get_logger(__name__)
 
 
-def serve_until_stopped(settings: ApiProcessSettings) -> None:
-    """Answer requests until SIGTERM or SIGINT; a second signal ends at once.
+def serve_until_stopped(settings: ApiProcessSettings, spans: "Spans | None" = None) -> None:
+    """Answer requests until SIGTERM or SIGINT; a second signal ends at once. With `spans`, requests are traced.
 
     While the database is away at the start it waits, with the admin port open and the API's port closed. Raises
     SettingsError or SchemaError if it can't begin with these settings or this database.
@@ -51,7 +58,7 @@ def serve_until_stopped(settings: ApiProcessSettings) -> None:
     watch = DatabaseWatch(open_reader(settings.database, "aggregator-api health"))
     heartbeat = Heartbeat(_HEARTBEAT_PATIENCE_SECONDS)
     with take_port(settings.api) as bound:
-        server, worker_checks = _server(settings, registry, bound, heartbeat)
+        server, worker_checks = _server(settings, registry, bound, heartbeat, spans)
         on_first_signal(server.request_stop)
         health = Health(
             live={"loop": heartbeat.check, **worker_checks},
@@ -90,12 +97,18 @@ def _check_stopping(server: Server) -> str | None:
 
 
 def _server(
-    settings: ApiProcessSettings, registry: CollectorRegistry, bound: socket.socket, heartbeat: Heartbeat
+    settings: ApiProcessSettings,
+    registry: CollectorRegistry,
+    bound: socket.socket,
+    heartbeat: Heartbeat,
+    spans: "Spans | None",
 ) -> tuple[Server, Mapping[str, Check]]:
     """Return what answers on a port, with checks of its own; its metrics are in `registry`."""
     build = build_facts()
     if settings.api.workers == 1:
-        return _server_in_this_process(settings, ApiMetrics(registry, build), build, bound, heartbeat.beat), {}
+        return _server_in_this_process(
+            settings, ApiMetrics(registry, build), build, bound, heartbeat.beat, spans=spans
+        ), {}
     check_prefix(settings.api)
     workers = Workers(partial(_work, settings), settings.api, bound, heartbeat)
     workers.register_metrics(registry)
@@ -105,16 +118,17 @@ def _server(
 def _work(settings: ApiProcessSettings, bound: socket.socket, pulse: Pulse) -> None:
     """Answer requests as one of several workers."""
     share_one_heap()
-    logs.configure(settings.logging)
+    logs.configure(settings.logging, tracing.log_processors(os.environ))
     psycopg2.extensions.set_wait_callback(limited_wait(settings.database))
     # the process that started this one waits before it tells it to stop
     settings = replace(settings, api=replace(settings.api, shutdown_delay=0.0))
     build = build_facts()
     metrics = ApiMetrics(CollectorRegistry(), build, shown=all_metrics())
     try:
-        server = _server_in_this_process(settings, metrics, build, bound, pulse.beat)
-        stop_when_told(server, pulse)
-        server.run(pulse.listens)
+        with tracing.opened("aggregator-api", os.environ) as spans:
+            server = _server_in_this_process(settings, metrics, build, bound, pulse.beat, spans=spans)
+            stop_when_told(server, pulse)
+            server.run(pulse.listens)
     except SettingsError as error:
         refuse(*error.problems)
 
@@ -125,9 +139,17 @@ def _server_in_this_process(
     build: BuildFacts,
     bound: socket.socket,
     beat: Callable[[], None],
+    *,
+    spans: "Spans | None",
 ) -> Server:
-    reader = Reader(partial(open_reader, settings.database, "aggregator-api"), settings.database.prepare, metrics)
-    app = create_app(settings.api, reader, metrics, build)
+    def open_database() -> "Database":
+        database = open_reader(settings.database, "aggregator-api")
+        if spans:
+            spans.watch(database)
+        return database
+
+    reader = Reader(open_database, settings.database.prepare, metrics)
+    app = create_app(settings.api, reader, metrics, build, spans=spans)
     return server_of(settings.api)(app, metrics, settings.api, bound, beat)
 
 

@@ -1,5 +1,6 @@
 """The command `aggregator-consumer`."""
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,7 +11,7 @@ from threading import Event
 import click
 
 from consumer_service.settings import ConsumerProcessSettings
-from libaggregator import logs
+from libaggregator import logs, tracing
 from libaggregator.build import DISTRIBUTION
 from libaggregator.commands import (
     config_option,
@@ -46,11 +47,13 @@ def run(config_file: Path | None) -> None:
     with needing_extra("consumer"):
         from consumer_service.process import run_until_stopped  # noqa: PLC0415 - other commands do without it
     settings = load_or_exit(ConsumerProcessSettings, config_file).settings
-    logs.configure(settings.logging)
+    with needing_extra("tracing"):
+        logs.configure(settings.logging, tracing.log_processors(os.environ))
     stop = Event()
     on_first_signal(stop.set)
     try:
-        run_until_stopped(settings, stop)
+        with tracing.opened("aggregator-consumer", os.environ) as spans:
+            run_until_stopped(settings, stop, spans)
     except SettingsError as error:
         refuse(*error.problems)
     except SchemaError as error:

@@ -7,11 +7,13 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 from functools import partial
 from threading import Event, Thread
+from typing import TYPE_CHECKING
 
 import structlog
 from peewee import Database
 
 from consumer_service.allowlist import read_allowlist
+from consumer_service.batch_spans import BatchSpans, NoSpans
 from consumer_service.engines import engine_for
 from consumer_service.loop_watchdog import LoopWatchdog
 from consumer_service.metrics import ConsumerMetrics
@@ -32,6 +34,9 @@ from libaggregator.storage.connections import open_writer
 from libaggregator.storage.faults import DATABASE_ERRORS, describe
 from libaggregator.storage.schema import require_schema
 
+if TYPE_CHECKING:
+    from libaggregator.spans import Spans
+
 _RETRY_SECONDS = 1.0
 _LOOK_SECONDS = 1.0
 _MARGIN_SECONDS = 10.0
@@ -40,8 +45,8 @@ _COLLECT_AFTER = 100_000
 log = structlog.get_logger(__name__)
 
 
-def run_until_stopped(settings: ConsumerProcessSettings, stop: Event) -> None:
-    """Consume until `stop` is set or the source has ended.
+def run_until_stopped(settings: ConsumerProcessSettings, stop: Event, spans: "Spans | None" = None) -> None:
+    """Consume until `stop` is set or the source has ended; with `spans`, what is done is traced.
 
     Raises SettingsError or SchemaError if it can't begin with these settings or this database; while database or
     broker are away it waits.
@@ -59,6 +64,8 @@ def run_until_stopped(settings: ConsumerProcessSettings, stop: Event) -> None:
     pipeline = pipeline_for(settings.consumer)
     database = open_writer(settings.database, "aggregator-consumer")
     statement_limit.watch(database)
+    if spans:
+        spans.watch(database)
     source = find_source(settings.consumer.source)(settings)
 
     def consume() -> None:
@@ -78,6 +85,7 @@ def run_until_stopped(settings: ConsumerProcessSettings, stop: Event) -> None:
                 rejected_share=rejected_share,
                 heartbeat=heartbeat,
                 stop=stop,
+                spans=_batch_spans(settings, spans),
             ).run()
         finally:
             source.close()
@@ -107,6 +115,14 @@ def run_until_stopped(settings: ConsumerProcessSettings, stop: Event) -> None:
 def pipeline_for(settings: ConsumerSettings) -> Pipeline:
     """Return the pipeline of these settings; SettingsError if their allowlist can't be used."""
     return Pipeline(_limits(settings), _allowlist(settings), utc_now)
+
+
+def _batch_spans(settings: ConsumerProcessSettings, spans: "Spans | None") -> BatchSpans:
+    if spans is None:
+        return NoSpans()
+    from consumer_service.traced_batches import TracedBatches  # noqa: PLC0415 - it imports OpenTelemetry
+
+    return TracedBatches(spans, settings)
 
 
 def _collect_seldom() -> None:

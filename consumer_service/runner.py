@@ -15,6 +15,7 @@ from typing import TypeVar
 import structlog
 from tenacity import RetryCallState, wait_exponential, wait_random
 
+from consumer_service.batch_spans import BatchSpans, NoSpans
 from consumer_service.engines import Conflict
 from consumer_service.metrics import ConsumerMetrics
 from consumer_service.pipeline import Accepted, Batch, Pipeline, Rejected
@@ -125,7 +126,9 @@ class Runner:
         rejected_share: RejectedShare,
         heartbeat: Heartbeat,
         stop: Event,
+        spans: BatchSpans | None = None,
     ) -> None:
+        """Take the parts; without `spans` nothing is traced."""
         self._source = source
         self._pipeline = pipeline
         self._writer = writer
@@ -136,6 +139,7 @@ class Runner:
         self._rejected_share = rejected_share
         self._heartbeat = heartbeat
         self._stop = stop
+        self._spans: BatchSpans = spans or NoSpans()
         self._wait = wait_exponential(multiplier=_FASTEST_RETRY, max=_SLOWEST_RETRY) + wait_random(0, _FASTEST_RETRY)
         self._next_ping = 0.0
 
@@ -165,7 +169,9 @@ class Runner:
         """Handle the records of a poll, in as many batches as they fill."""
         while records:
             self._heartbeat.beat()
-            handled = self._handle_batch(records)
+            with self._spans.batch() as note_records:
+                handled = self._handle_batch(records)
+                note_records(records[:handled])
             records = records[handled:]
 
     def _handle_batch(self, records: Sequence[Record]) -> int:
@@ -295,7 +301,7 @@ class Runner:
 
     @contextmanager
     def _timed(self, step: str) -> Iterator[None]:
-        with self._metrics.step_seconds.labels(step).time():
+        with self._metrics.step_seconds.labels(step).time(), self._spans.step(step):
             yield
 
 

@@ -1,9 +1,10 @@
 """How settings are read, and the sections that both processes have.
 
-Sources, later ones win: defaults, the TOML file (`--config` or `AGGREGATOR_CONFIG`), files in
-`AGGREGATOR_SECRETS_DIR` (one file a setting, named like `database.url`), environment variables
-(`AGGREGATOR_DATABASE__URL`). One file can serve both processes, so a section that belongs to the other
-process is passed over unread; every other unknown key is an error.
+Sources, later ones win: defaults, the file of Clowder (`ACG_CONFIG`), the TOML file (`--config` or
+`AGGREGATOR_CONFIG`), files in `AGGREGATOR_SECRETS_DIR` (one file a setting, named like `database.url`), environment
+variables (`AGGREGATOR_DATABASE__URL`). One file can serve both processes, so a section that belongs to the other
+process is passed over unread; every other unknown key is an error. Wherever the name of a topic is from, the file of
+Clowder, if it has a Kafka, says which topic that is.
 """
 
 import dataclasses
@@ -17,6 +18,9 @@ from typing import Any, Generic, Literal, TypeVar
 from urllib.parse import unquote
 
 import msgspec
+
+from libaggregator import clowder
+from libaggregator.clowder import ClowderError, ClowderFile
 
 T = TypeVar("T")
 
@@ -63,6 +67,8 @@ ENVIRONMENT_PREFIX = "AGGREGATOR_"
 CONFIG_VARIABLE = "AGGREGATOR_CONFIG"
 SECRETS_VARIABLE = "AGGREGATOR_SECRETS_DIR"
 SECTIONS = frozenset({"database", "logging", "kafka", "file", "consumer", "api"})
+
+_TOPICS = ("kafka.topic", "kafka.dead_letter_topic")
 
 
 class SettingsError(Exception):
@@ -222,7 +228,8 @@ def load(settings_class: type[T], config_file: Path | None, environment: Mapping
     values: dict[str, Any] = {name: option.default for name, option in options.items()}
     origins = dict.fromkeys(options, "default")
     problems = _misspelt_variables(options, environment)
-    for name, value, origin in _given(config_file, environment):
+    clowder_file = _clowder_file(environment)
+    for name, value, origin in _given(clowder_file, config_file, environment):
         if name.partition(".")[0] in SECTIONS - own_sections:
             continue
         if name not in options:
@@ -233,6 +240,8 @@ def load(settings_class: type[T], config_file: Path | None, environment: Mapping
         except ValueError as error:
             problems.append(f"{error} ({origin})")
         origins[name] = origin
+    if clowder_file and clowder_file.has_kafka:
+        problems += _find_topics(clowder_file, values, origins)
     if problems:
         raise SettingsError(problems)
     return Loaded(_assemble(settings_class, values), origins)
@@ -272,8 +281,12 @@ def _mask_option(option: str) -> str:
     return f"{name}=***" if sign else "***"
 
 
-def _given(config_file: Path | None, environment: Mapping[str, str]) -> Iterator[tuple[str, object, str]]:
+def _given(
+    clowder_file: ClowderFile | None, config_file: Path | None, environment: Mapping[str, str]
+) -> Iterator[tuple[str, object, str]]:
     """Yield name, value and origin of everything that was set, the least important source first."""
+    if clowder_file:
+        yield from _from_clowder(clowder_file)
     path = config_file or (Path(environment[CONFIG_VARIABLE]) if environment.get(CONFIG_VARIABLE) else None)
     if path:
         yield from _from_file(path)
@@ -283,6 +296,35 @@ def _given(config_file: Path | None, environment: Mapping[str, str]) -> Iterator
         name = _setting_name(variable)
         if variable.startswith(ENVIRONMENT_PREFIX) and "." in name:
             yield name, value, f"environment {variable}"
+
+
+def _clowder_file(environment: Mapping[str, str]) -> ClowderFile | None:
+    try:
+        return clowder.read(Path(environment[clowder.VARIABLE])) if environment.get(clowder.VARIABLE) else None
+    except ClowderError as error:
+        raise SettingsError([str(error)]) from None
+
+
+def _from_clowder(file: ClowderFile) -> Iterator[tuple[str, object, str]]:
+    try:
+        for name, value in file.values():
+            yield name, value, f"Clowder {file.path}"
+    except ClowderError as error:
+        raise SettingsError([str(error)]) from None
+
+
+def _find_topics(file: ClowderFile, values: dict[str, Any], origins: dict[str, str]) -> list[str]:
+    """Put the real names of topics in the place of those they are asked for by; return a line for each unknown one."""
+    problems = []
+    for name in _TOPICS:
+        # the API has none, and without a name there are no dead letters
+        if requested := values.get(name):
+            try:
+                values[name] = file.topic_name(requested)
+            except ClowderError as error:
+                problems.append(f"{name}: {error} ({origins[name]})")
+            origins[name] = f"Clowder {file.path}, for {requested!r} ({origins[name]})"
+    return problems
 
 
 def _misspelt_variables(options: Mapping[str, Option], environment: Mapping[str, str]) -> list[str]:

@@ -17,6 +17,7 @@ from api_service.metrics import ApiMetrics
 from api_service.settings import ApiSettings
 from libaggregator.build import BuildFacts
 from libaggregator.settings import DatabaseSettings, Secret
+from libaggregator.spans import Spans
 from libaggregator.storage.connections import open_reader
 from libaggregator.storage.schema import migrate
 from tests.support.databases import SQLITE_FILE, open_database, sqlite_url_in
@@ -101,10 +102,18 @@ class ApiUnderTest:
 
     `place` is a folder, in which an SQLite file is made, or the URL of a migrated database, which is read with a role
     that can only read. The clock of the application stands at `NOW`, 2026-05-04 12:00. `reading_url` is what the
-    application connects to with its first question.
+    application connects to with its first question. With `spans`, requests are traced.
     """
 
-    def __init__(self, place: Path | str, clock: Callable[[], datetime] = lambda: NOW, **settings: Any) -> None:
+    def __init__(
+        self,
+        place: Path | str,
+        clock: Callable[[], datetime] = lambda: NOW,
+        *,
+        spans: Spans | None = None,
+        **settings: Any,
+    ) -> None:
+        self._spans = spans
         self.url = sqlite_url_in(place) if isinstance(place, Path) else place
         self.database = open_database(self.url)
         if isinstance(self.database, SqliteDatabase):
@@ -120,13 +129,16 @@ class ApiUnderTest:
         self.reading_url = with_select_only(self.url)
         self.opened: list[Database] = []
         self.reader = Reader(self._open, prepare=True, metrics=metrics)
-        self.app = create_app(self.settings, self.reader, metrics, build, clock)
+        self.app = create_app(self.settings, self.reader, metrics, build, clock, spans=spans)
         self.resources = resources_of(self.settings, self.reader, metrics, build, clock)
         self._client = testing.TestClient(self.app)
 
     def _open(self) -> Database:
-        self.opened.append(open_reader(DatabaseSettings(url=Secret(self.reading_url)), "tests"))
-        return self.opened[-1]
+        database = open_reader(DatabaseSettings(url=Secret(self.reading_url)), "tests")
+        if self._spans:
+            self._spans.watch(database)
+        self.opened.append(database)
+        return database
 
     def close(self) -> None:
         """Close the connections of this thread."""
