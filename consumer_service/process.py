@@ -15,6 +15,7 @@ from consumer_service.allowlist import read_allowlist
 from consumer_service.engines import engine_for
 from consumer_service.loop_watchdog import LoopWatchdog
 from consumer_service.metrics import ConsumerMetrics
+from consumer_service.old_names import OLD_METRICS
 from consumer_service.pipeline import Pipeline
 from consumer_service.progress import ProgressWatch
 from consumer_service.rejected_share import RejectedShare
@@ -24,10 +25,12 @@ from consumer_service.sources import find_source
 from consumer_service.statement_limit import StatementLimit
 from consumer_service.writer import Writer
 from libaggregator.admin import Health, Heartbeat, open_admin_port
+from libaggregator.build import build_facts
 from libaggregator.clock import utc_now
 from libaggregator.memory import share_one_heap
 from libaggregator.messages import Limits
 from libaggregator.metrics import process_registry
+from libaggregator.old_names import registry_with_old_names
 from libaggregator.storage.connections import open_writer
 from libaggregator.storage.faults import DATABASE_ERRORS, describe
 from libaggregator.storage.schema import require_schema
@@ -49,7 +52,8 @@ def run_until_stopped(settings: ConsumerProcessSettings, stop: Event) -> None:
     share_one_heap()
     _collect_seldom()
     registry = process_registry()
-    metrics = ConsumerMetrics(registry)
+    shown = registry_with_old_names(registry, OLD_METRICS, settings.metrics)
+    metrics = ConsumerMetrics(registry, build_facts())
     outages = Outages(metrics)
     heartbeat = Heartbeat(_patience(settings))
     metrics.loop_silent.set_function(heartbeat.silent_seconds)
@@ -92,7 +96,7 @@ def run_until_stopped(settings: ConsumerProcessSettings, stop: Event) -> None:
         },
     )
     host, port = settings.consumer.admin_host, settings.consumer.admin_port
-    admin = open_admin_port("consumer", host, port, health, registry)
+    admin = open_admin_port("consumer", host, port, health, shown)
     admin.start()
     log.info("consumer started", admin=f"http://{host}:{admin.port}")
     try:

@@ -7,10 +7,13 @@ from pathlib import Path
 import click
 
 from api_service.metrics import METRICS as API_METRICS
-from api_service.settings import ApiProcessSettings
+from api_service.old_names import old_metrics as old_api_metrics
+from api_service.settings import ApiProcessSettings, ApiSettings
 from consumer_service.metrics import METRICS as CONSUMER_METRICS
+from consumer_service.old_names import OLD_METRICS as OLD_CONSUMER_METRICS
 from consumer_service.settings import ConsumerProcessSettings
 from libaggregator.metrics import Metric
+from libaggregator.old_names import OldMetric
 from libaggregator.settings import Option, options_of, shown
 
 DOCS = Path(__file__).parent
@@ -54,13 +57,17 @@ def settings_tables() -> Iterator[str]:
 def metrics_tables() -> Iterator[str]:
     """Yield a table of the metrics of each process."""
     for title, metrics in (("Consumer", CONSUMER_METRICS), ("API", API_METRICS)):
-        yield from ("", f"## {title}", "", "| metric | kind | labels | meaning |", "|---|---|---|---|")
+        yield from ("", f"## {title}", "", "| metric | kind | unit | labels | meaning |", "|---|---|---|---|---|")
         yield from map(_metric_row, metrics)
+    yield from ("", "## Old names", "", "| old name | kind | unit | labels | meaning | beside it |")
+    yield "|---|---|---|---|---|---|"
+    for old in (*OLD_CONSUMER_METRICS, *old_api_metrics(ApiSettings().prefix)):
+        yield f"{_metric_row(old)} `{old.source.name}` |"
 
 
-def _metric_row(metric: Metric) -> str:
+def _metric_row(metric: Metric | OldMetric) -> str:
     labels = ", ".join(f"`{label}`" for label in metric.labels)
-    return f"| `{metric.name}` | {metric.kind} | {labels} | {metric.description} |"
+    return f"| `{metric.name}` | {metric.kind} | {metric.unit} | {labels} | {metric.description} |"
 
 
 def _default(option: Option) -> str:

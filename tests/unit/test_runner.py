@@ -22,6 +22,7 @@ from consumer_service.runner import BatchLimit, Outages, Runner
 from consumer_service.sources import DeadLetter, Delivery, Partition, Progress, Record, SourceUnavailable
 from consumer_service.writer import Written
 from libaggregator.admin import Heartbeat
+from libaggregator.build import BuildFacts
 from libaggregator.messages import Limits, Reason
 from tests.storage.conftest import NOON
 from tests.support.messages import CLUSTERS, HitSpec, payload, record
@@ -68,7 +69,7 @@ class World:
     def __post_init__(self) -> None:
         self.stop = Event()
         self.registry = CollectorRegistry()
-        self.metrics = ConsumerMetrics(self.registry)
+        self.metrics = ConsumerMetrics(self.registry, BuildFacts())
         self.outages = Outages(self.metrics)
         self.limit = BatchLimit(1000, 300)
         self.progress_watch = ProgressWatch(STALLED_AFTER, self.metrics, lambda: self.now)
