@@ -111,8 +111,8 @@ def test_everything_that_dashboards_and_alerts_ask_for_is_there(monitored: Monit
 def _panels() -> Iterator[tuple[str, str]]:
     for board in dashboards():
         for title, query in board.queries:
-            query = query.replace("$__rate_interval", RATE_INTERVAL)
-            yield f"{board.file.name}: {title}", re.sub(r"\$(?:job|instance)\b", ".*", query)
+            of_all_processes = re.sub(r"\$(?:job|instance)\b", ".*", query)
+            yield f"{board.file.name}: {title}", of_all_processes.replace("$__rate_interval", RATE_INTERVAL)
 
 
 def _selectors_of_alerts() -> Iterator[tuple[str, str]]:
