@@ -299,3 +299,4 @@ class OffsetMetrics:
             self._metrics.handled_offset.remove(*partition)
             self._metrics.committed_offset.remove(*partition)
         self._shown &= partitions
+        self._on_their_way = {where: offset for where, offset in self._on_their_way.items() if where in partitions}
