@@ -37,7 +37,7 @@ def test_of_the_consumer(embedded_broker: EmbeddedTestBroker, sqlite_url: str, p
     assert consumer.process.stop() == 0
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize("workers", ["1", pytest.param("2", marks=pytest.mark.long)])
 def test_of_the_api_whatever_worker_answers(processes: Processes, sqlite_url: str, workers: str) -> None:
     api = Api(processes, fill(sqlite_url, REPORT), API__WORKERS=workers, **SETTINGS).wait_until_it_listens()
     connections = [http.client.HTTPConnection("127.0.0.1", api.port, timeout=20) for _ in range(10)]
