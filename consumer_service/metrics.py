@@ -264,7 +264,7 @@ class ConsumerMetrics:
 
 
 def _ages(now: float, times: Sequence[float]) -> list[float]:
-    return [now - time if time < now else 0.0 for time in times]
+    return [now - then if then < now else 0.0 for then in times]
 
 
 class OffsetMetrics:
