@@ -21,6 +21,8 @@ from tests.support.waiting import eventually
 # Grafana takes four scrapes at least; here is one a second, on a machine that has other things to do too
 RATE_INTERVAL = "30s"
 
+OUTAGE_ALERTS = {"AggregatorConsumerDatabaseUnavailable", "AggregatorApiDatabaseUnavailable"}
+
 
 @dataclass
 class Monitored:
@@ -59,6 +61,7 @@ class Monitored:
             'aggregator_api_requests_total{status="503"}',
         ):
             self.prometheus.wait_for(query)
+        eventually(lambda: self.prometheus.alerts_that_hold() >= OUTAGE_ALERTS, 10, "alerts of the outage")
         self.server.start()
         self.prometheus.wait_for('aggregator_consumer_available{part="database"} == 1')
 
@@ -104,6 +107,7 @@ def test_everything_that_dashboards_and_alerts_ask_for_is_there(monitored: Monit
     assert len(asked) > 80
     assert [(what, query) for what, query in asked if not prometheus.query(query)] == []
     assert [name for name, label, selector in _variables() if not prometheus.values_of(label, selector)] == []
+    eventually(lambda: not prometheus.alerts_that_hold() & OUTAGE_ALERTS, 10, "the end of the outage's alerts")
     eventually(lambda: all(rule["health"] == "ok" for rule in prometheus.rules()), 10, "every alert can be evaluated")
     assert len(prometheus.rules()) == len(alerts())
 

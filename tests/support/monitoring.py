@@ -138,6 +138,10 @@ class Prometheus:
         """Return each alert as Prometheus has it, with its health."""
         return [rule for group in self._ask("rules")["groups"] for rule in group["rules"]]
 
+    def alerts_that_hold(self) -> set[str]:
+        """Return the names of the alerts whose condition holds, though not yet for as long as they wait."""
+        return {rule["name"] for rule in self.rules() if rule["state"] != "inactive"}
+
     def _ask(self, path: str, **parameters: str) -> Any:
         answer = fetch(self._port, f"/api/v1/{path}?{urllib.parse.urlencode(parameters)}")
         assert answer.status == 200, f"{parameters}: {answer.text}"
