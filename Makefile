@@ -12,7 +12,7 @@ LOCK := $(LOCK_VENV)/bin/uv pip compile setup.cfg --quiet --universal --python-v
 	--no-annotate --custom-compile-command 'make lock'
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-faults soak check format lock bench bench-scale bench-compare clean
+.PHONY: help demo test test-faults soak check check-alerts format lock bench bench-scale bench-compare clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +35,17 @@ check: $(STAMP)  ## Check style, types, imports between packages, and that gener
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m docs.generate --check
+	@$(MAKE) --no-print-directory check-alerts
+
+check-alerts:  ## Check and test the alerts, and Prometheus's settings (needs promtool)
+	@if command -v promtool >/dev/null; then \
+		cd deploy/prometheus && promtool check rules alerts.yaml && promtool check config prometheus.yml \
+			&& promtool test rules alerts_test.yaml; \
+	elif [ "$$AGGREGATOR_TEST_REQUIRE_PROMETHEUS" = 1 ]; then \
+		echo 'error: promtool is missing: apt-get install prometheus'; exit 1; \
+	else \
+		echo 'promtool is missing, the alerts are not checked: apt-get install prometheus'; \
+	fi
 
 format: $(STAMP)  ## Format the code and make the generated pages
 	$(BIN)/ruff check --fix .

@@ -3,7 +3,7 @@
 from prometheus_client import CollectorRegistry
 
 from libaggregator.build import BuildFacts
-from libaggregator.metrics import Metric
+from libaggregator.metrics import BUILD_LABELS, Metric
 from libaggregator.storage.faults import Fault
 
 _ROUTE_LABELS = ("route", "method", "status")
@@ -11,12 +11,14 @@ _ROUTE_LABELS = ("route", "method", "status")
 REQUESTS = Metric(
     "counter",
     "aggregator_api_requests_total",
+    "requests",
     "Answered requests; `route` is the template of the path, never the path itself.",
     _ROUTE_LABELS,
 )
 REQUEST_SECONDS = Metric(
     "histogram",
     "aggregator_api_request_seconds",
+    "seconds",
     "Seconds from the start of a request's work to its answer, without the wait for a free thread.",
     _ROUTE_LABELS,
     (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
@@ -24,24 +26,50 @@ REQUEST_SECONDS = Metric(
 DATABASE_ERRORS = Metric(
     "counter",
     "aggregator_api_database_errors_total",
+    "statements",
     "Statements that failed; `fault` is `outage` (answered with 503), or `statement` or `values` (a bug, 500).",
     ("fault",),
 )
 QUEUED_REQUESTS = Metric(
-    "gauge", "aggregator_api_queued_requests", "Requests that have come and wait for a free thread."
+    "gauge", "aggregator_api_queued_requests", "requests", "Requests that have come and wait for a free thread."
 )
 DATABASE_CONNECTIONS = Metric(
-    "gauge", "aggregator_api_database_connections", "Open connections to the database; each thread has at most one."
+    "gauge",
+    "aggregator_api_database_connections",
+    "connections",
+    "Open connections to the database; each thread has at most one.",
 )
 DATABASE_CONNECTIONS_IN_USE = Metric(
-    "gauge", "aggregator_api_database_connections_in_use", "Connections on which a statement is running."
+    "gauge",
+    "aggregator_api_database_connections_in_use",
+    "connections",
+    "Connections on which a statement is running.",
 )
 BUILD_INFO = Metric(
     "gauge",
     "aggregator_api_build_info",
+    "1",
     "Always 1; the labels say what is running.",
-    ("version", "branch", "commit"),
+    BUILD_LABELS,
     across="livemax",
+)
+DATABASE_AVAILABLE = Metric(
+    "gauge",
+    "aggregator_api_database_available",
+    "0 or 1",
+    "1 if the database answered when it was last asked, once a second; else 0.",
+)
+LISTENING_WORKERS = Metric(
+    "gauge",
+    "aggregator_api_listening_workers",
+    "processes",
+    "Processes that take connections: up to `api.workers`, 0 before the database is there.",
+)
+WORKER_RESTARTS = Metric(
+    "counter",
+    "aggregator_api_worker_restarts_total",
+    "restarts",
+    "Workers that ended by themselves and were started again.",
 )
 
 METRICS: tuple[Metric, ...] = (
@@ -52,7 +80,11 @@ METRICS: tuple[Metric, ...] = (
     DATABASE_CONNECTIONS_IN_USE,
     DATABASE_ERRORS,
     BUILD_INFO,
+    DATABASE_AVAILABLE,
+    LISTENING_WORKERS,
+    WORKER_RESTARTS,
 )
+"""All of them, in the order of the documentation."""
 
 
 class ApiMetrics:

@@ -16,7 +16,8 @@ from api_service.app import check_prefix, create_app
 from api_service.database import Reader
 from api_service.deadline import limited_wait
 from api_service.health import DatabaseWatch
-from api_service.metrics import ApiMetrics
+from api_service.metrics import DATABASE_AVAILABLE, LISTENING_WORKERS, WORKER_RESTARTS, ApiMetrics
+from api_service.old_names import old_metrics
 from api_service.resources.docs import find_swagger_ui
 from api_service.servers import Server, require_free, server_of, take_port
 from api_service.servers.tls import certificate_of
@@ -28,6 +29,7 @@ from libaggregator.build import DISTRIBUTION, BuildFacts, build_facts
 from libaggregator.commands import on_first_signal, refuse
 from libaggregator.memory import share_one_heap
 from libaggregator.metrics import process_registry
+from libaggregator.old_names import registry_with_old_names
 from libaggregator.settings import SettingsError
 from libaggregator.storage.connections import open_reader
 
@@ -68,7 +70,9 @@ def serve_until_stopped(settings: ApiProcessSettings, spans: "Spans | None" = No
                 "stopping": partial(_check_stopping, server),
             },
         )
-        admin = open_admin_port("api", settings.api.admin_host, settings.api.admin_port, health, registry)
+        DATABASE_AVAILABLE.gauge(registry).set_function(lambda: watch.check() is None)
+        shown = _shown(registry, settings)
+        admin = open_admin_port("api", settings.api.admin_host, settings.api.admin_port, health, shown)
         addresses = {
             "api": _url(settings.api.host, bound.getsockname()[1], is_secure) + settings.api.prefix,
             "admin": _url(settings.api.admin_host, admin.port),
@@ -106,13 +110,20 @@ def _server(
     """Return what answers on a port, with checks of its own; its metrics are in `registry`."""
     build = build_facts()
     if settings.api.workers == 1:
-        return _server_in_this_process(
-            settings, ApiMetrics(registry, build), build, bound, heartbeat.beat, spans=spans
-        ), {}
+        metrics = ApiMetrics(registry, build, shown=_shown(registry, settings))
+        server = _server_in_this_process(settings, metrics, build, bound, heartbeat.beat, spans=spans)
+        LISTENING_WORKERS.gauge(registry).set_function(lambda: server.is_listening)
+        WORKER_RESTARTS.counter(registry)
+        return server, {}
     check_prefix(settings.api)
     workers = Workers(partial(_work, settings), settings.api, bound, heartbeat)
     workers.register_metrics(registry)
     return workers, workers.checks(_HEARTBEAT_PATIENCE_SECONDS)
+
+
+def _shown(registry: CollectorRegistry, settings: ApiProcessSettings) -> CollectorRegistry:
+    """Return what is shown of a registry; SettingsError if the settings of the old names can't be used."""
+    return registry_with_old_names(registry, old_metrics(settings.api.prefix), settings.metrics)
 
 
 def _work(settings: ApiProcessSettings, bound: socket.socket, pulse: Pulse) -> None:
@@ -123,7 +134,7 @@ def _work(settings: ApiProcessSettings, bound: socket.socket, pulse: Pulse) -> N
     # the process that started this one waits before it tells it to stop
     settings = replace(settings, api=replace(settings.api, shutdown_delay=0.0))
     build = build_facts()
-    metrics = ApiMetrics(CollectorRegistry(), build, shown=all_metrics())
+    metrics = ApiMetrics(CollectorRegistry(), build, shown=_shown(all_metrics(), settings))
     try:
         with tracing.opened("aggregator-api", os.environ) as spans:
             server = _server_in_this_process(settings, metrics, build, bound, pulse.beat, spans=spans)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from libaggregator.settings import DatabaseSettings, LoggingSettings, setting
+from libaggregator.settings import DatabaseSettings, LoggingSettings, MetricsSettings, setting
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,4 +36,5 @@ class ApiProcessSettings:
 
     database: DatabaseSettings
     logging: LoggingSettings
+    metrics: MetricsSettings
     api: ApiSettings

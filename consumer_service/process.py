@@ -17,6 +17,7 @@ from consumer_service.batch_spans import BatchSpans, NoSpans
 from consumer_service.engines import engine_for
 from consumer_service.loop_watchdog import LoopWatchdog
 from consumer_service.metrics import ConsumerMetrics
+from consumer_service.old_names import OLD_METRICS
 from consumer_service.pipeline import Pipeline
 from consumer_service.progress import ProgressWatch
 from consumer_service.rejected_share import RejectedShare
@@ -26,10 +27,12 @@ from consumer_service.sources import find_source
 from consumer_service.statement_limit import StatementLimit
 from consumer_service.writer import Writer
 from libaggregator.admin import Health, Heartbeat, open_admin_port
+from libaggregator.build import build_facts
 from libaggregator.clock import utc_now
 from libaggregator.memory import share_one_heap
 from libaggregator.messages import Limits
 from libaggregator.metrics import process_registry
+from libaggregator.old_names import registry_with_old_names
 from libaggregator.storage.connections import open_writer
 from libaggregator.storage.faults import DATABASE_ERRORS, describe
 from libaggregator.storage.schema import require_schema
@@ -54,7 +57,8 @@ def run_until_stopped(settings: ConsumerProcessSettings, stop: Event, spans: "Sp
     share_one_heap()
     _collect_seldom()
     registry = process_registry()
-    metrics = ConsumerMetrics(registry)
+    shown = registry_with_old_names(registry, OLD_METRICS, settings.metrics)
+    metrics = ConsumerMetrics(registry, build_facts())
     outages = Outages(metrics)
     heartbeat = Heartbeat(_patience(settings))
     metrics.loop_silent.set_function(heartbeat.silent_seconds)
@@ -100,7 +104,7 @@ def run_until_stopped(settings: ConsumerProcessSettings, stop: Event, spans: "Sp
         },
     )
     host, port = settings.consumer.admin_host, settings.consumer.admin_port
-    admin = open_admin_port("consumer", host, port, health, registry)
+    admin = open_admin_port("consumer", host, port, health, shown)
     admin.start()
     log.info("consumer started", admin=f"http://{host}:{admin.port}")
     try:

@@ -17,7 +17,7 @@ from tenacity import RetryCallState, wait_exponential, wait_random
 
 from consumer_service.batch_spans import BatchSpans, NoSpans
 from consumer_service.engines import Conflict
-from consumer_service.metrics import ConsumerMetrics
+from consumer_service.metrics import DATABASE_STEPS, ConsumerMetrics, OffsetMetrics
 from consumer_service.pipeline import Accepted, Batch, Pipeline, Rejected
 from consumer_service.progress import ProgressWatch
 from consumer_service.rejected_share import RejectedShare
@@ -31,7 +31,6 @@ T = TypeVar("T")
 POLL_SECONDS = 0.5
 """How long the loop waits for records before it looks whether it has to stop."""
 
-_DATABASE_STEPS = ("write", "ping")
 _PING_SECONDS = 5.0
 _SLOW_SECONDS = 15.0  # a batch of the largest messages takes less
 _FASTEST_RETRY, _SLOWEST_RETRY = 0.1, 10.0
@@ -134,6 +133,7 @@ class Runner:
         self._writer = writer
         self._limit = limit
         self._metrics = metrics
+        self._offsets = OffsetMetrics(metrics)
         self._outages = outages
         self._progress = progress
         self._rejected_share = rejected_share
@@ -152,6 +152,7 @@ class Runner:
                 if records:
                     self._handle(records)
                 else:
+                    self._offsets.arrived()
                     self._ping()
                 self._look_at_progress()
         except Halted:
@@ -169,27 +170,30 @@ class Runner:
         """Handle the records of a poll, in as many batches as they fill."""
         while records:
             self._heartbeat.beat()
-            with self._spans.batch() as note_records:
+            with self._metrics.batch_seconds.time(), self._spans.batch() as note_records:
                 handled = self._handle_batch(records)
                 note_records(records[:handled])
             records = records[handled:]
 
     def _handle_batch(self, records: Sequence[Record]) -> int:
         """Handle the first ones of some records; return how many."""
+        begin = time.monotonic()
         with self._timed("sort"):
             batch = self._pipeline.sort(records)
         self._admit(records[: len(batch)], batch.rejected)
         with self._timed("write"):
             written = self._until_done("write", lambda: self._write(batch))
-        self._report(batch, written)
+        self._report(batch, written, time.monotonic() - begin)
         if len(written.rejected) > len(batch.rejected):
             self._admit(records[: len(batch)], written.rejected)
         if written.rejected:
             with self._timed("dead_letters"):
                 self._send_dead_letters(written.rejected)
+        offsets = _offsets_after(records[: len(batch)])
+        self._offsets.handled(offsets)
         with self._timed("commit"):
-            offsets = _offsets_after(records[: len(batch)])
             self._until_done("commit", lambda: self._source.commit(offsets))
+        self._offsets.committed(offsets)
         return len(batch)
 
     def _admit(self, records: Sequence[Record], rejected: Sequence[Rejected]) -> None:
@@ -219,7 +223,9 @@ class Runner:
 
     def _look_at_progress(self) -> None:
         if self._progress.is_due() and not self._outages.are_on:
-            self._progress.observe(self._source.progress())
+            found = self._source.progress()
+            self._progress.observe(found)
+            self._offsets.keep(set(found))
 
     def _stay_halted(self) -> None:
         """Keep the partitions until told to stop: another consumer would halt at the same messages, or drain them."""
@@ -237,15 +243,17 @@ class Runner:
     def _until_done(self, step: str, action: Callable[[], T]) -> T:
         """Do a step until it succeeds, and stay a member of the group meanwhile; raises Stopped if told to."""
         attempt = RetryCallState(None, None, (), {})  # type: ignore[arg-type]
-        part = "database" if step in _DATABASE_STEPS else "source"
+        part = "database" if step in DATABASE_STEPS else "source"
         while True:
             try:
                 with self._outages.watching(part):
                     result = action()
             except Conflict as conflict:
+                self._metrics.conflicts.inc()
                 log.info("conflict with another consumer, the batch is done again", problem=str(conflict))
             except DATABASE_ERRORS as error:
                 if is_conflict(error):
+                    self._metrics.conflicts.inc()
                     log.info("conflict with another consumer, the batch is done again", problem=describe(error))
                 else:
                     self._outages.began("database", describe(error))
@@ -261,7 +269,7 @@ class Runner:
 
     def _settle(self, step: str) -> None:
         """Note that a step worked; a source can wait for its broker and return nothing, without an error."""
-        if step in _DATABASE_STEPS:
+        if step in DATABASE_STEPS:
             self._outages.ended("database")
         elif problem := self._source.problem():
             self._outages.began("source", problem)
@@ -279,24 +287,19 @@ class Runner:
             if source_is_there:
                 self._measure_lag()
 
-    def _report(self, batch: Batch, written: Written) -> None:
-        """Count and log what became of each message, once it is certain."""
+    def _report(self, batch: Batch, written: Written, seconds: float) -> None:
+        """Count and log what became of each message, once it is certain; it took so many seconds."""
         skipped = [*batch.skipped, *written.stale]
-        self._metrics.batch_messages.observe(len(written.stored) + len(skipped) + len(written.rejected))
-        self._metrics.messages.labels("stored", "").inc(len(written.stored))
+        self._metrics.count_batch(written, skipped, seconds)
         for skip in skipped:
-            self._metrics.messages.labels("skipped", skip.reason).inc()
             log.debug("message skipped", reason=skip.reason, **_place(skip.record))
         for rejection in written.rejected:
-            self._metrics.messages.labels("rejected", rejection.reason).inc()
             log.warning(
                 "message rejected", reason=rejection.reason, detail=rejection.detail, **_place(rejection.record)
             )
         if log.is_enabled_for(logging.DEBUG):
             for entry in written.stored:
                 _log_stored(entry)
-        if written.stored:
-            self._metrics.last_stored.set_to_current_time()
         log.info("batch done", stored=len(written.stored), skipped=len(skipped), rejected=len(written.rejected))
 
     @contextmanager

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from libaggregator.settings import DatabaseSettings, LoggingSettings, Secret, setting
+from libaggregator.settings import DatabaseSettings, LoggingSettings, MetricsSettings, Secret, setting
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +91,7 @@ class ConsumerProcessSettings:
 
     database: DatabaseSettings
     logging: LoggingSettings
+    metrics: MetricsSettings
     kafka: KafkaSettings
     file: FileSettings
     consumer: ConsumerSettings

@@ -66,7 +66,7 @@ _SHOWN_OPTIONS = frozenset(
 ENVIRONMENT_PREFIX = "AGGREGATOR_"
 CONFIG_VARIABLE = "AGGREGATOR_CONFIG"
 SECRETS_VARIABLE = "AGGREGATOR_SECRETS_DIR"
-SECTIONS = frozenset({"database", "logging", "kafka", "file", "consumer", "api"})
+SECTIONS = frozenset({"database", "logging", "metrics", "kafka", "file", "consumer", "api"})
 
 _TOPICS = ("kafka.topic", "kafka.dead_letter_topic")
 
@@ -139,6 +139,14 @@ class LoggingSettings:
 
     level: Literal["debug", "info", "warning", "error"] = setting("info", "least severe level that is logged")
     format: Literal["console", "json"] = setting("console", "for people, or one JSON object a line")
+
+
+@dataclass(frozen=True, slots=True)
+class MetricsSettings:
+    """Section `metrics`."""
+
+    legacy_names: bool = setting(False, "show metrics under the names of existing deployments too")
+    namespace: str = setting("", "what those names begin with, followed by `_`; empty: nothing")
 
 
 @dataclass(frozen=True, slots=True)

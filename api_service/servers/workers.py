@@ -22,6 +22,7 @@ import structlog
 from prometheus_client import CollectorRegistry
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
+from api_service.metrics import LISTENING_WORKERS, WORKER_RESTARTS
 from api_service.servers import Server
 from api_service.settings import ApiSettings
 from libaggregator.admin import Check, Heartbeat
@@ -106,6 +107,7 @@ class Workers:
         self._heartbeat = heartbeat
         self._context = multiprocessing.get_context("spawn")
         self._workers: dict[int, _Worker] = {}
+        self._restarts = WORKER_RESTARTS.counter(None)
         try:
             self._metrics_folder = tempfile.TemporaryDirectory(prefix="aggregator-api-")
         except OSError as error:
@@ -115,12 +117,13 @@ class Workers:
     @property
     def is_listening(self) -> bool:
         """Whether a worker that lives takes connections."""
-        workers = list(self._workers.values())
-        return any(worker.pulse.is_listening and worker.process.is_alive() for worker in workers)
+        return self._listening() > 0
 
     def register_metrics(self, registry: CollectorRegistry) -> None:
-        """Show the metrics of all workers in `registry`."""
+        """Show in `registry` the metrics of all workers, how many of them listen, and how often one was replaced."""
         MultiProcessCollector(registry, self._metrics_folder.name)
+        LISTENING_WORKERS.gauge(registry).set_function(self._listening)
+        registry.register(self._restarts)
 
     def checks(self, patience: float) -> Mapping[str, Check]:
         """Return a check for each worker, which fails if its loop has not come round for `patience` seconds."""
@@ -142,6 +145,11 @@ class Workers:
             end = time.monotonic() + self._settings.shutdown_delay
             self._watch_until(lambda: time.monotonic() >= end)
             self._end()
+
+    def _listening(self) -> int:
+        """Return how many workers live and take connections."""
+        workers = list(self._workers.values())
+        return sum(worker.pulse.is_listening and worker.process.is_alive() for worker in workers)
 
     def _check(self, number: int, patience: float) -> Check:
         def check() -> str | None:
@@ -174,6 +182,7 @@ class Workers:
             for number, worker in list(self._workers.items()):
                 if worker.may_be_replaced and not self.stop_requested:
                     log.error("a worker ended by itself", worker=number, exit_code=worker.process.exitcode)
+                    self._restarts.inc()
                     mark_process_dead(worker.process.pid, self._metrics_folder.name)
                     self._start(number, failures=0 if worker.pulse.is_listening else worker.failures + 1)
 

@@ -82,7 +82,10 @@ def test_a_worker_that_dies_is_replaced_and_its_counts_are_kept(
     eventually(lambda: len(_workers(api)) == 2 and victim not in _workers(api), 20, "another worker")
     with _connections(api, 10) as connections:
         assert _ask(connections) == [200] * 10
-    assert _count(fetch(api.admin_port, "/metrics").text) == 20
+    metrics = fetch(api.admin_port, "/metrics").text
+    assert _count(metrics) == 20
+    assert "aggregator_api_worker_restarts_total 1.0" in metrics
+    eventually(lambda: "aggregator_api_listening_workers 2.0" in fetch(api.admin_port, "/metrics").text, 20, "both")
     assert fetch(api.admin_port, "/livez").status == 200
     assert api.process.stop() == 0
 
@@ -93,6 +96,7 @@ def test_without_a_worker_the_api_is_not_ready(processes: Processes, sqlite_url:
     for worker in _workers(api):
         worker.kill()
     eventually(lambda: "listening" in str(api.readiness().text) and api.readiness().status == 503, 10, "its end")
+    assert "aggregator_api_listening_workers 0.0" in fetch(api.admin_port, "/metrics").text
     eventually(lambda: api.readiness().status == 200, 20, "readiness again")
 
 

@@ -11,6 +11,7 @@ from structlog.testing import capture_logs
 from consumer_service.metrics import ConsumerMetrics
 from consumer_service.progress import ProgressWatch
 from consumer_service.sources import Partition, Progress
+from libaggregator.build import BuildFacts
 
 FIRST, SECOND = Partition("results", 0), Partition("results", 1)
 
@@ -21,7 +22,7 @@ class Watched:
     def __init__(self) -> None:
         self.now = 1000.0
         self.registry = CollectorRegistry()
-        self.watch = ProgressWatch(300, ConsumerMetrics(self.registry), lambda: self.now)
+        self.watch = ProgressWatch(300, ConsumerMetrics(self.registry, BuildFacts()), lambda: self.now)
 
     def look(self, found: Mapping[Partition, Progress], times: int = 1, every: float = 30) -> list[dict[str, Any]]:
         """Show the same progress some times, each after some seconds; return what was logged."""
@@ -157,7 +158,7 @@ class TestLag:
 def test_looks_are_due_four_times_in_the_time_and_at_least_every_half_minute() -> None:
     clock = SimpleNamespace(now=1000.0)
     for stalled_after, interval in ((20.0, 5.0), (300.0, 30.0), (3600.0, 30.0)):
-        watch = ProgressWatch(stalled_after, ConsumerMetrics(CollectorRegistry()), lambda: clock.now)
+        watch = ProgressWatch(stalled_after, ConsumerMetrics(CollectorRegistry(), BuildFacts()), lambda: clock.now)
         assert watch.is_due()
         watch.observe({})
         clock.now += interval - 0.1

@@ -10,11 +10,12 @@ from consumer_service.metrics import ConsumerMetrics
 from consumer_service.pipeline import Rejected
 from consumer_service.rejected_share import RejectedShare
 from consumer_service.sources import Record
+from libaggregator.build import BuildFacts
 from libaggregator.messages import Reason
 
 
 def limit(most: float, window: int) -> RejectedShare:
-    return RejectedShare(most, window, ConsumerMetrics(CollectorRegistry()))
+    return RejectedShare(most, window, ConsumerMetrics(CollectorRegistry(), BuildFacts()))
 
 
 def at(offset: int, partition: int = 0) -> Record:
@@ -114,7 +115,7 @@ def test_a_longer_batch_that_is_counted_again_is_no_mixture_of_its_ends() -> Non
 
 def test_it_says_what_happened_where_it_stopped_and_what_to_do() -> None:
     registry = CollectorRegistry()
-    share = RejectedShare(0.5, 10, ConsumerMetrics(registry))
+    share = RejectedShare(0.5, 10, ConsumerMetrics(registry, BuildFacts()))
     batch = [*records(100, 6), *records(7, 4, partition=2)]
     with capture_logs() as logged:
         share.admits(batch, [*rejected(batch[:7]), *rejected(batch[7:9], Reason.BAD_COMPRESSION)])

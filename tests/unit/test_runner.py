@@ -22,6 +22,7 @@ from consumer_service.runner import BatchLimit, Outages, Runner
 from consumer_service.sources import DeadLetter, Delivery, Partition, Progress, Record, SourceUnavailable
 from consumer_service.writer import Written
 from libaggregator.admin import Heartbeat
+from libaggregator.build import BuildFacts
 from libaggregator.messages import Limits, Reason
 from tests.storage.conftest import NOON
 from tests.support.messages import CLUSTERS, HitSpec, payload, record
@@ -68,7 +69,7 @@ class World:
     def __post_init__(self) -> None:
         self.stop = Event()
         self.registry = CollectorRegistry()
-        self.metrics = ConsumerMetrics(self.registry)
+        self.metrics = ConsumerMetrics(self.registry, BuildFacts())
         self.outages = Outages(self.metrics)
         self.limit = BatchLimit(1000, 300)
         self.progress_watch = ProgressWatch(STALLED_AFTER, self.metrics, lambda: self.now)
@@ -369,6 +370,7 @@ class TestOutageOfTheDatabase:
         assert seen[0] == ("the server says no", 0.0)
         assert seen[-1] == (None, 1.0)
         assert world.value("retries_total", step="write") == 1
+        assert world.value("conflicts_total") == 0
 
     def test_the_group_is_kept_alive_and_nothing_else_is_polled(self, world: World) -> None:
         world.polls, world.writes = [[GOOD], [GOOD]], [database_error() for _ in range(20)]
@@ -428,6 +430,7 @@ class TestConflict:
         assert set(seen) == {None}
         assert levels(logged, "unavailable") == []
         assert levels(logged, "conflict with another consumer") == ["info"]
+        assert world.value("conflicts_total") == 1
 
 
 class TestOutageOfTheSource:
@@ -458,6 +461,52 @@ class TestOutageOfTheSource:
         assert world.outages.problem("source") == "waiting for the topic"
         assert levels(logged, "source unavailable") == ["warning"]
         assert world.value("available", part="source") == 0
+
+
+class TestWhatIsMeasured:
+    @pytest.mark.parametrize(
+        ("polls", "expected"),
+        [
+            ([[GOOD, BAD], [], [EMPTY]], [(2, 0), (3, 2)]),
+            ([[GOOD], [BAD], [EMPTY]], [(1, 0), (2, 0), (3, 1)]),
+        ],
+        ids=["after a poll without records", "after the next commit"],
+    )
+    def test_offsets_are_handled_before_they_are_committed_and_committed_when_the_broker_has_them(
+        self, world: World, polls: list[Sequence[Record] | BaseException], expected: list[tuple[float, float]]
+    ) -> None:
+        partition = Partition("results", 0)
+        labels = {"topic": partition.topic, "partition": str(partition.number)}
+        seen: list[tuple[float, float]] = []
+
+        def look(name: str) -> None:
+            if name == "commit":
+                seen.append((world.value("handled_offset", **labels), world.value("committed_offset", **labels)))
+
+        world.polls, world.on_call, world.progress = polls, look, {partition: Progress(9, 9)}
+        world.run()
+        assert seen == expected
+
+    def test_a_partition_that_is_not_read_here_any_more_has_no_offsets(self, world: World) -> None:
+        world.polls = [[GOOD], [], []]
+        world.run()
+        labels = {"topic": "results", "partition": "0"}
+        assert world.registry.get_sample_value("aggregator_consumer_handled_offset", labels) is None
+        assert world.registry.get_sample_value("aggregator_consumer_committed_offset", labels) is None
+
+    def test_messages_share_the_time_in_which_their_batch_was_written(self, world: World) -> None:
+        world.polls, world.write_seconds = [[GOOD, BAD, EMPTY]], 6.0
+        world.run()
+        assert world.value("message_seconds_sum", outcome="stored") == 2
+        assert world.value("message_seconds_sum", outcome="rejected") == 2
+        assert world.value("message_seconds_count", outcome="skipped") == 1
+
+    def test_every_batch_is_timed(self, world: World) -> None:
+        world.polls = [[GOOD], [], [BAD, EMPTY]]
+        world.run()
+        assert world.value("batch_seconds_count") == 2
+        assert world.value("batch_messages_sum") == 3
+        assert world.value("step_seconds_count", step="write") == 2
 
 
 STANDING = {Partition("results", 3): Progress(position=5, end=9, assignment=1)}
