@@ -6,6 +6,7 @@ import falcon
 import structlog
 
 from api_service.database import OutageError
+from libaggregator.storage.faults import describe, is_want_of_right
 
 JSON_CONTENT = "application/json; charset=utf-8"
 TEXT_CONTENT = "text/plain; charset=utf-8"
@@ -69,7 +70,10 @@ def _on_outage(req: falcon.Request, resp: falcon.Response, error: OutageError, p
 
 
 def _on_bug(req: falcon.Request, resp: falcon.Response, error: Exception, params: object) -> None:
-    log.error("a request failed for a fault of this program", exc_info=error)
+    if is_want_of_right(error):
+        log.error("the database refuses a statement to the role of the API", problem=describe(error))
+    else:
+        log.error("a request failed for a fault of this program", exc_info=error)
     _answer(resp, 500, "Internal Server Error")
 
 

@@ -25,6 +25,7 @@ class Fault(enum.Enum):
 
 _VALUES_CLASSES = ("22", "23", "54")
 _UNIQUE_VIOLATION = "23505"
+_INSUFFICIENT_PRIVILEGE = "42501"
 _CONFLICTS = ("40001", "40P01", _UNIQUE_VIOLATION)
 _REFUSALS = (
     r'(database|role) ".*" does not exist|authentication failed|no pg_hba.conf entry|no password supplied'
@@ -52,6 +53,11 @@ def sqlstate_of(error: BaseException) -> str | None:
 def is_conflict(error: BaseException) -> bool:
     """Whether two sessions were in each other's way: nothing is wrong, and doing it again at once is right."""
     return sqlstate_of(error) in _CONFLICTS
+
+
+def is_want_of_right(error: BaseException) -> bool:
+    """Whether the role may not do what the statement demands: whoever runs the database has to grant it."""
+    return sqlstate_of(error) == _INSUFFICIENT_PRIVILEGE
 
 
 def describe(error: BaseException) -> str:

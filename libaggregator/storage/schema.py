@@ -48,6 +48,7 @@ def require_schema(database: Database) -> None:
 
 
 def _check_schema(database: Database) -> list[str]:
+    _refuse_closed_schema(database)
     version = schema_version(database)
     if version is None:
         found = [table for table in _our_tables() if table in database.get_tables()]
@@ -110,6 +111,14 @@ def _is_fresh(database: Database) -> bool:
     return schema_version(database) in (None, 0) and not any(table in tables for table in _our_tables())
 
 
+def _refuse_closed_schema(database: Database) -> None:
+    """Without a right to `public` its tables look as if they were not there."""
+    if isinstance(database, PostgresqlDatabase) and database.execute_sql("SELECT current_schema()").fetchone() == (
+        None,
+    ):
+        raise SchemaError("the database can't be used: there is no schema public, or the role may not use it")
+
+
 def _refuse_other_versions(version: int) -> None:
     if version < SCHEMA_VERSION:
         raise SchemaError(
@@ -128,10 +137,22 @@ def _refuse_other_shapes(database: Database) -> None:
         if table not in tables:
             missing.append(f"table {table}")
             continue
-        columns = {column.name for column in database.get_columns(table)}
+        columns = _column_names(database, table)
         missing += [f"column {table}.{column}" for column in model._meta.columns if column not in columns]
     if missing:
         raise SchemaError(f"schema version {SCHEMA_VERSION}, but missing: {', '.join(missing)}")
+
+
+def _column_names(database: Database, table: str) -> set[str]:
+    """Return the columns of a table, also those that the role has no right to: peewee is told of the others alone."""
+    if not isinstance(database, PostgresqlDatabase):
+        return {column.name for column in database.get_columns(table)}
+    rows = database.execute_sql(
+        "SELECT attname FROM pg_attribute WHERE attnum > 0 AND NOT attisdropped AND attrelid ="
+        " (SELECT oid FROM pg_class WHERE relname = %s AND relnamespace = current_schema()::regnamespace)",
+        (table,),
+    )
+    return {name for (name,) in rows.fetchall()}
 
 
 def _pending_steps(database: Database) -> list[str]:

@@ -143,6 +143,13 @@ class ApacheKafka(Topics):
         """Let a user log in no more; sessions that there are go on until they have to be renewed."""
         self._alter_user(UserScramCredentialDeletion(user, mechanism))
 
+    def run_tool(self, main_class: str, *arguments: str) -> str:
+        """Run one of the programs that come with it on this broker, and return what it printed."""
+        command = self._command(main_class, "--bootstrap-server", self.bootstrap, *arguments)
+        result = subprocess.run(command, cwd=self._folder, capture_output=True, text=True, check=False, timeout=120)
+        assert result.returncode == 0, f"{main_class} failed:\n{result.stdout}{result.stderr}"
+        return result.stdout
+
     def _alter_user(self, alteration: UserScramCredentialUpsertion | UserScramCredentialDeletion) -> None:
         client = KafkaAdminClient(bootstrap_servers=self.bootstrap)
         try:

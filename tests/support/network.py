@@ -65,7 +65,7 @@ class Wire:
         self._open.wait()
         try:
             secured = self._secured(client)
-            server = socket.create_connection(("127.0.0.1", self._target))
+            server = self._connect()
         except OSError:
             client.close()
             return
@@ -77,6 +77,10 @@ class Wire:
         back.join()
         for each in (secured, server):
             each.close()
+
+    def _connect(self) -> socket.socket:
+        """Connect to what a client that has come shall speak to."""
+        return socket.create_connection(("127.0.0.1", self._target))
 
     def _secured(self, client: socket.socket) -> socket.socket:
         if self.tls is None:

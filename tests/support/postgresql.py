@@ -165,6 +165,11 @@ class PostgresqlServer(ExternalPostgresql):
         shutil.rmtree(self._folder, ignore_errors=True)
 
     @property
+    def programs(self) -> Path:
+        """The folder with the programs of its version, `psql` among them."""
+        return self._programs
+
+    @property
     def log(self) -> str:
         """What the server logged."""
         return self._log.read_text(encoding="utf-8", errors="replace") if self._log.exists() else ""

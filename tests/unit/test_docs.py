@@ -17,6 +17,9 @@ from libaggregator.settings import load, options_of
 
 REPOSITORY = Path(__file__).parents[2]
 PACKAGES = ("libaggregator", "consumer_service", "api_service")
+FILES = ("crt", "db", "env", "json", "md", "py", "toml", "txt", "yaml")
+"""How names end that look like settings and are files."""
+
 PAGES = sorted([*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").glob("*.md")])
 
 
@@ -62,6 +65,33 @@ def _warnings(file: Path) -> Iterator[str]:
                 event = node.args[0]
                 parts = event.values if isinstance(event, ast.JoinedStr) else [event]
                 yield from (str(part.value) for part in parts if isinstance(part, ast.Constant))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_command_and_option_that_a_page_names_exists(page: Path) -> None:
+    unknown = []
+    for program, name, options in re.findall(
+        r"aggregator-(consumer|api) ([a-z]+)(?![\w-])((?: --[a-z-]+(?: [A-Z]+)?)*)", "\n".join(_code(page))
+    ):
+        command = {"consumer": consumer, "api": api}[program].commands.get(name)
+        known = {option for parameter in command.params for option in parameter.opts} if command else set()
+        if not command or not set(re.findall(r"--[a-z-]+", options)) <= {*known, "--help"}:
+            unknown.append(f"{program} {name}{options}")
+    assert unknown == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_setting_that_a_page_names_exists(page: Path) -> None:
+    settings = options_of(ConsumerProcessSettings) | options_of(ApiProcessSettings)
+    sections = "|".join({name.partition(".")[0] for name in settings})
+    words = re.findall(rf"(?<![\w./-])(?:{sections})\.[a-z_]+(?![\w./*])", "\n".join(_code(page)))
+    assert [word for word in words if word not in settings and word.partition(".")[2] not in FILES] == []
+
+
+def _code(page: Path) -> list[str]:
+    """Return what a page shows as code: lines and spans."""
+    lines = page.read_text(encoding="utf-8").splitlines()
+    return [line for line in lines if line.startswith("    ")] + re.findall(r"`([^`\n]+)`", "\n".join(lines))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -1,0 +1,167 @@
+-- The three roles of the database, each with the rights that its program needs and no others:
+--
+--   aggregator_owner   owns the tables, runs `aggregator-consumer migrate`
+--   aggregator_writer  `aggregator-consumer run` and `replay`: changes rows, never tables
+--   aggregator_reader  `aggregator-api serve`: reads
+--
+-- Run it in the database itself, as a superuser, or from PostgreSQL 15 on as the owner of the database with
+-- CREATEROLE (who has to own the tables too, if there are any): before the first `migrate`, after it, and after each
+-- later one. It is one transaction, and changes nothing where nothing is missing. What `migrate` makes between two
+-- runs has the default rights below, which are wider: all rows of all tables, still no DDL.
+--
+-- It holds no passwords, and a role without one can't log in where the server asks for it:
+-- `\password aggregator_writer` in psql, or ALTER ROLE aggregator_writer PASSWORD '...'.
+--
+-- How to use it, also for the database of an existing deployment: docs/deployment.md.
+
+BEGIN;
+
+-- The roles. Roles belong to a server: another database of it may have made them already.
+
+DO $$
+DECLARE
+    name text;
+BEGIN
+    FOREACH name IN ARRAY ARRAY['aggregator_owner', 'aggregator_writer', 'aggregator_reader'] LOOP
+        IF to_regrole(name) IS NULL THEN
+            EXECUTE format('CREATE ROLE %I LOGIN', name);
+        ELSIF (SELECT rolsuper FROM pg_roles WHERE rolname = name) THEN
+            RAISE EXCEPTION 'the role % is a superuser, whom no right can be taken from', name;
+        END IF;
+    END LOOP;
+    -- who is no superuser gives tables away, and speaks for their owner below, as its member only
+    IF NOT pg_has_role('aggregator_owner', 'USAGE') THEN
+        EXECUTE format('GRANT aggregator_owner TO %I', current_user);
+    END IF;
+END
+$$;
+
+-- Sessions. The programs ask for the same by themselves; this holds for whoever logs in by hand, and behind a pooler
+-- that drops what a session asks for.
+
+ALTER ROLE aggregator_owner SET search_path = public;
+-- a step of `migrate` that waits for a table makes everybody behind it wait: better to fail, and be run again
+ALTER ROLE aggregator_owner SET lock_timeout = '10s';
+
+ALTER ROLE aggregator_writer SET search_path = public;
+ALTER ROLE aggregator_writer SET statement_timeout = '60s';
+ALTER ROLE aggregator_writer SET idle_in_transaction_session_timeout = '60s';
+ALTER ROLE aggregator_writer SET timezone = 'UTC';
+
+ALTER ROLE aggregator_reader SET search_path = public;
+ALTER ROLE aggregator_reader SET default_transaction_read_only = on;
+ALTER ROLE aggregator_reader SET statement_timeout = '10s';
+ALTER ROLE aggregator_reader SET idle_in_transaction_session_timeout = '10s';
+ALTER ROLE aggregator_reader SET timezone = 'UTC';
+
+-- The schema.
+
+DO $$
+DECLARE
+    other name;
+BEGIN
+    -- Up to PostgreSQL 14 everybody may make tables here by default. From here on those may who have some already.
+    IF EXISTS (
+        SELECT FROM pg_namespace AS namespace, aclexplode(namespace.nspacl) AS entry
+        WHERE namespace.nspname = 'public' AND entry.grantee = 0 AND entry.privilege_type = 'CREATE'
+    ) THEN
+        FOR other IN
+            SELECT DISTINCT role.rolname FROM pg_class AS relation JOIN pg_roles AS role ON role.oid = relation.relowner
+            WHERE relation.relnamespace = 'public'::regnamespace AND NOT role.rolsuper
+        LOOP
+            EXECUTE format('GRANT CREATE ON SCHEMA public TO %I', other);
+        END LOOP;
+        REVOKE CREATE ON SCHEMA public FROM PUBLIC;
+    END IF;
+END
+$$;
+
+GRANT USAGE, CREATE ON SCHEMA public TO aggregator_owner;
+GRANT USAGE ON SCHEMA public TO aggregator_writer, aggregator_reader;
+
+-- What the owner makes from here on can be used at once; the next run takes away what is too much.
+
+ALTER DEFAULT PRIVILEGES FOR ROLE aggregator_owner IN SCHEMA public
+    GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO aggregator_writer;
+ALTER DEFAULT PRIVILEGES FOR ROLE aggregator_owner IN SCHEMA public
+    GRANT SELECT ON TABLES TO aggregator_reader;
+
+-- The tables that are there. In the database of an existing deployment they have another owner: they pass to ours,
+-- with their indexes and constraints, and the owner before keeps all rights but that of changing them. What others
+-- were granted stays as it is, and tables of other components are not touched.
+
+SET LOCAL lock_timeout = '5s';
+
+DO $$
+DECLARE
+    -- table, rights of the writer, rights of the reader
+    rights CONSTANT text[] := ARRAY[
+        ['report', 'SELECT, INSERT, UPDATE', 'SELECT'],
+        ['rule_hit', 'SELECT, INSERT, UPDATE, DELETE', 'SELECT'],
+        ['recommendation', 'SELECT, INSERT, UPDATE, DELETE', 'SELECT'],
+        ['report_info', 'SELECT, INSERT, UPDATE', 'SELECT'],
+        ['consumer_error', 'SELECT, INSERT, UPDATE, DELETE', NULL],
+        -- others write these; they move along when a cluster gets another organization
+        ['cluster_rule_toggle', 'SELECT (cluster_id), UPDATE (org_id)', 'SELECT'],
+        ['cluster_user_rule_disable_feedback', 'SELECT (cluster_id), UPDATE (org_id)', 'SELECT'],
+        ['cluster_rule_user_feedback', 'SELECT (cluster_id), UPDATE (org_id)', 'SELECT'],
+        ['rule_disable', NULL, 'SELECT'],
+        ['advisor_ratings', NULL, 'SELECT'],
+        -- which schema it is, asked at the start
+        ['migration_info', 'SELECT', 'SELECT'],
+        ['aggregator_migration', 'SELECT', 'SELECT']
+    ];
+    entry text[];
+    ours record;
+BEGIN
+    FOREACH entry SLICE 1 IN ARRAY rights LOOP
+        SELECT relation.oid::regclass AS name, relation.relowner AS owner, role.rolsuper AS owner_is_superuser
+        INTO ours
+        FROM pg_class AS relation
+        JOIN pg_roles AS role ON role.oid = relation.relowner
+        WHERE relation.relnamespace = 'public'::regnamespace
+            AND relation.relname = entry[1]
+            AND relation.relkind IN ('r', 'p');
+        CONTINUE WHEN NOT FOUND;
+        IF ours.owner <> 'aggregator_owner'::regrole THEN
+            EXECUTE format('ALTER TABLE %s OWNER TO aggregator_owner', ours.name);
+            IF NOT ours.owner_is_superuser THEN
+                EXECUTE format('GRANT ALL ON TABLE %s TO %s', ours.name, ours.owner::regrole);
+            END IF;
+        END IF;
+        EXECUTE format('REVOKE ALL ON TABLE %s FROM aggregator_writer, aggregator_reader', ours.name);
+        IF entry[2] IS NOT NULL THEN
+            EXECUTE format('GRANT %s ON TABLE %s TO aggregator_writer', entry[2], ours.name);
+        END IF;
+        IF entry[3] IS NOT NULL THEN
+            EXECUTE format('GRANT %s ON TABLE %s TO aggregator_reader', entry[3], ours.name);
+        END IF;
+    END LOOP;
+END
+$$;
+
+-- The database. Where it is ours alone PUBLIC may do nothing; other roles with rights here may live by those of PUBLIC.
+
+DO $$
+BEGIN
+    IF NOT EXISTS (
+        SELECT FROM pg_shdepend AS entry
+        JOIN pg_database AS database ON database.oid = entry.dbid
+        JOIN pg_roles AS role ON role.oid = entry.refobjid
+        WHERE database.datname = current_database()
+            AND entry.refclassid = 'pg_authid'::regclass
+            AND NOT role.rolsuper
+            AND role.oid <> database.datdba
+            AND role.rolname NOT IN ('aggregator_owner', 'aggregator_writer', 'aggregator_reader')
+    ) THEN
+        EXECUTE format('REVOKE CONNECT, TEMPORARY ON DATABASE %I FROM PUBLIC', current_database());
+    END IF;
+    EXECUTE format(
+        'GRANT CONNECT ON DATABASE %I TO aggregator_owner, aggregator_writer, aggregator_reader', current_database()
+    );
+    -- rows on their way to a table wait in a temporary one
+    EXECUTE format('GRANT TEMPORARY ON DATABASE %I TO aggregator_writer', current_database());
+END
+$$;
+
+COMMIT;
