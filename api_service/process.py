@@ -1,5 +1,6 @@
 """Puts the parts of the API together, starts them and ends them."""
 
+import os
 import socket
 import time
 from collections.abc import Callable, Mapping
@@ -26,6 +27,7 @@ from libaggregator.build import DISTRIBUTION, BuildFacts, build_facts
 from libaggregator.commands import on_first_signal, refuse
 from libaggregator.memory import share_one_heap
 from libaggregator.metrics import process_registry
+from libaggregator.service_manager import kept_informed
 from libaggregator.settings import SettingsError
 from libaggregator.storage.connections import open_reader
 
@@ -68,9 +70,10 @@ def serve_until_stopped(settings: ApiProcessSettings) -> None:
         }
         admin.start()
         try:
-            if _wait_for_schema(watch, server, heartbeat):
-                require_free(settings.api, bound)
-                server.run(partial(log.info, "API started", **addresses))
+            with kept_informed(health, lambda: server.stop_requested, os.environ):
+                if _wait_for_schema(watch, server, heartbeat):
+                    require_free(settings.api, bound)
+                    server.run(partial(log.info, "API started", **addresses))
         finally:
             admin.stop()
     log.info("API stopped")
