@@ -12,7 +12,7 @@ LOCK := $(LOCK_VENV)/bin/uv pip compile setup.cfg --quiet --universal --python-v
 	--no-annotate --custom-compile-command 'make lock'
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-faults soak check check-alerts format lock bench bench-scale bench-compare clean
+.PHONY: help demo test test-faults test-image soak check check-alerts format lock bench bench-scale bench-compare clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,10 +21,13 @@ demo: $(STAMP)  ## Run the main job on embedded parts until Ctrl-C (ONCE=1: end 
 	@$(BIN)/python -m examples.demo $(if $(ONCE),--once)
 
 test: $(STAMP)  ## Run all tests on real parts but the long ones (ARGS=... for pytest, JOBS=1: one after another)
-	@$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile -m 'not long' $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile -m 'not long and not image' $(ARGS)
 
 test-faults: $(STAMP)  ## Run the whole fault suite, and what else takes long (needs a JDK and Maven)
-	@$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile -m 'faults or long' $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile -m '(faults or long) and not image' $(ARGS)
+
+test-image: $(STAMP)  ## Build the image and run both processes in it (needs root, buildah, debootstrap, runc; no Docker)
+	@$(BIN)/python -m pytest -m image tests/deploy $(ARGS)
 
 soak: $(STAMP)  ## Let random faults happen for MINUTES=10 (SEED=... begins with that one; needs a JDK and Maven)
 	@$(BIN)/python -m tests.soak $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED)) $(ARGS)
@@ -35,6 +38,7 @@ check: $(STAMP)  ## Check style, types, imports between packages, and that gener
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m docs.generate --check
+	$(BIN)/hadolint deploy/Dockerfile
 	@$(MAKE) --no-print-directory check-alerts
 
 check-alerts:  ## Check and test the alerts, and Prometheus's settings (needs promtool)
@@ -59,6 +63,10 @@ lock:  ## Lock what setup.cfg allows with hashes, in requirements/ (ARGS=--upgra
 	$(LOCK) --constraints requirements/dev.txt --extra consumer --output-file requirements/consumer.txt
 	$(LOCK) --constraints requirements/dev.txt --extra api --output-file requirements/api.txt
 	$(LOCK) --constraints requirements/dev.txt --extra api --extra docs --output-file requirements/api-docs.txt
+	$(LOCK) --constraints requirements/dev.txt --extra consumer --extra api --extra docs \
+		--output-file requirements/image.txt
+	$(PYTHON) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")' \
+		| $(subst setup.cfg,-,$(LOCK)) --constraints requirements/dev.txt --output-file requirements/build.txt
 
 bench: $(STAMP)  ## Measure ingest, latency and reads beside the bare limits (5 minutes; needs a JDK and Maven)
 	@$(BIN)/python -m benchmarks $(ARGS)

@@ -30,6 +30,7 @@ from libaggregator.commands import on_first_signal, refuse
 from libaggregator.memory import share_one_heap
 from libaggregator.metrics import process_registry
 from libaggregator.old_names import registry_with_old_names
+from libaggregator.service_manager import kept_informed
 from libaggregator.settings import SettingsError
 from libaggregator.storage.connections import open_reader
 
@@ -79,9 +80,10 @@ def serve_until_stopped(settings: ApiProcessSettings, spans: "Spans | None" = No
         }
         admin.start()
         try:
-            if _wait_for_schema(watch, server, heartbeat):
-                require_free(settings.api, bound)
-                server.run(partial(log.info, "API started", **addresses))
+            with kept_informed(health, lambda: server.stop_requested, os.environ):
+                if _wait_for_schema(watch, server, heartbeat):
+                    require_free(settings.api, bound)
+                    server.run(partial(log.info, "API started", **addresses))
         finally:
             admin.stop()
     log.info("API stopped")

@@ -30,6 +30,13 @@ _FILL_UP = """
 """
 
 
+def fill_up(url: str, org_id: int, clusters: int) -> None:
+    """Give an organization so many clusters more, without a hit, in a PostgreSQL database."""
+    with connected(url) as connection, connection.cursor() as cursor:
+        cursor.execute(_FILL_UP, (org_id, clusters))
+        connection.commit()
+
+
 class LargeAnswers:
     """Asks for all clusters of a large organization, and for the reports of many clusters."""
 
@@ -47,9 +54,7 @@ class LargeAnswers:
         with server.database() as url:
             self._services.migrate(url)
             self._services.store_file(url, self._messages)
-            with connected(url) as connection, connection.cursor() as cursor:
-                cursor.execute(_FILL_UP, (_ORG_ID, CLUSTERS - LISTED))
-                connection.commit()
+            fill_up(url, _ORG_ID, CLUSTERS - LISTED)
             yield url
 
     def repeat(self, url: str) -> None:

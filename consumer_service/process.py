@@ -33,6 +33,7 @@ from libaggregator.memory import share_one_heap
 from libaggregator.messages import Limits
 from libaggregator.metrics import process_registry
 from libaggregator.old_names import registry_with_old_names
+from libaggregator.service_manager import kept_informed
 from libaggregator.storage.connections import open_writer
 from libaggregator.storage.faults import DATABASE_ERRORS, describe
 from libaggregator.storage.schema import require_schema
@@ -110,7 +111,8 @@ def run_until_stopped(settings: ConsumerProcessSettings, stop: Event, spans: "Sp
     try:
         consumer = _Beside(consume)
         watchdog = LoopWatchdog(heartbeat, consumer.thread)
-        consumer.run(stop, settings.consumer.shutdown_timeout, [statement_limit.look, watchdog.look])
+        with kept_informed(health, stop.is_set, os.environ):
+            consumer.run(stop, settings.consumer.shutdown_timeout, [statement_limit.look, watchdog.look])
     finally:
         admin.stop()
     log.info("consumer stopped")

@@ -153,6 +153,10 @@ class PostgresqlServer(ExternalPostgresql):
             for process in everything:
                 process.resume()
 
+    def program(self, name: str) -> str:
+        """Return the path of a program of this server's version, such as `psql`."""
+        return str(self._programs / name)
+
     def require_password(self, role: str) -> None:
         """Let a role in only with its password from here on; everybody else is trusted."""
         rules = self._data / "pg_hba.conf"

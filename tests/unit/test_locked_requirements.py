@@ -1,6 +1,7 @@
 """The locked requirements fit what setup.cfg asks for; `make lock` makes them again."""
 
 import re
+import tomllib
 from collections.abc import Iterator
 from configparser import ConfigParser
 
@@ -10,19 +11,26 @@ from packaging.utils import canonicalize_name
 
 from tests.support.processes import REPOSITORY
 
+BUILD = "build.txt"
 LOCKED = {
     "consumer.txt": ["consumer"],
     "api.txt": ["api"],
     "api-docs.txt": ["api", "docs"],
+    "image.txt": ["consumer", "api", "docs"],
     "dev.txt": ["consumer", "api", "docs", "dev"],
 }
+ALL = [*LOCKED, BUILD]
 _PIN = re.compile(r"(?P<requirement>\S+==\S+(?: ; .+?)?) \\\n(?P<hashes>(?:    --hash=sha256:[0-9a-f]{64}(?: \\)?\n)+)")
 
 
-def asked_for(extras: list[str]) -> Iterator[Requirement]:
+def asked_for(name: str) -> Iterator[Requirement]:
+    if name == BUILD:
+        project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
+        yield from map(Requirement, project["build-system"]["requires"])
+        return
     setup = ConfigParser()
     setup.read(REPOSITORY / "setup.cfg")
-    texts = [setup["options"]["install_requires"], *(setup["options.extras_require"][extra] for extra in extras)]
+    texts = [setup["options"]["install_requires"], *(setup["options.extras_require"][extra] for extra in LOCKED[name])]
     for line in "\n".join(texts).split("\n"):
         if line.strip():
             yield Requirement(line)
@@ -39,16 +47,16 @@ def version_of(locked: Requirement) -> str:
     return pin.version
 
 
-@pytest.mark.parametrize("name", LOCKED)
+@pytest.mark.parametrize("name", ALL)
 def test_each_requirement_is_locked_in_a_version_that_it_allows(name: str) -> None:
     locked = locked_in(name)
-    for requirement in asked_for(LOCKED[name]):
+    for requirement in asked_for(name):
         found = locked.get(canonicalize_name(requirement.name))
         assert found, f"{requirement} is not in requirements/{name}; run `make lock`"
         assert version_of(found) in requirement.specifier, f"{found} is not {requirement}; run `make lock`"
 
 
-@pytest.mark.parametrize("name", LOCKED)
+@pytest.mark.parametrize("name", ALL)
 def test_every_line_is_a_version_with_its_hashes_and_tells_nothing_else(name: str) -> None:
     text = (REPOSITORY / "requirements" / name).read_text()
     rest = _PIN.sub("", text)
@@ -58,6 +66,6 @@ def test_every_line_is_a_version_with_its_hashes_and_tells_nothing_else(name: st
 
 def test_what_runs_is_what_was_tested() -> None:
     tested = locked_in("dev.txt")
-    for name in LOCKED:
+    for name in ALL:
         for package, locked in locked_in(name).items():
             assert version_of(locked) == version_of(tested[package]), f"{package} in {name}"
