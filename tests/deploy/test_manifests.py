@@ -3,6 +3,7 @@
 Whether Kubernetes would take the manifests is for `test_manifests_valid.py` and `make test-kubernetes`.
 """
 
+import base64
 import re
 import sys
 import tomllib
@@ -243,6 +244,7 @@ def test_probes_and_scrapes_ask_paths_of_the_admin_port(everything: Mapping[str,
             for monitor in manifests.of_kind("PodMonitor"):
                 (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
                 assert (endpoint["port"], endpoint["path"]) == ("admin", "/metrics")
+                assert "jobLabel" not in monitor["spec"], "its name is the label `job`"
         for path in {*_PROBES.values(), "/metrics"}:
             assert fetch(server.port, path).status == 200, path
     finally:
@@ -257,7 +259,7 @@ def test_everything_that_selects_pods_selects_those_that_it_is_for(everything: M
         selected = {
             "Service": {"aggregator-api": {"api"}},
             "PodDisruptionBudget": {"aggregator-api": {"api"}, "aggregator-consumer": {"consumer"}},
-            "PodMonitor": {"aggregator": {"api", "consumer"}},
+            "PodMonitor": {"aggregator-api": {"api"}, "aggregator-consumer": {"consumer"}},
         }
         for kind, expected in selected.items():
             for one in manifests.of_kind(kind):
@@ -497,7 +499,10 @@ def test_the_demo_brings_what_its_settings_name(rendered: Mapping[str, Manifests
         assert url.hostname == "postgresql"
         assert url.username == ROLES[process]
         assert demo.one("Service", "postgresql")["spec"]["ports"][0]["port"] == (url.port or 5432)
-        assert f"ALTER ROLE {ROLES[process]} " in str(demo.objects)
+        role = ROLES[process].removeprefix("aggregator_")
+        assert f"ALTER ROLE {ROLES[process]} PASSWORD :'{role}'" in str(demo.of_kind("ConfigMap"))
+        (password,) = [one["data"][f"{role}.password"] for one in demo.of_kind("Secret") if _is_of_server(one)]
+        assert url.password == base64.b64decode(password).decode()
     kafka = loaded(demo, "demo", "consumer", tmp_path / "kafka").settings.kafka
     (service,) = demo.one("Service", "kafka")["spec"]["ports"]
     assert kafka.bootstrap_servers == (f"kafka:{service['port']}",)
@@ -509,6 +514,10 @@ def test_the_demo_brings_what_its_settings_name(rendered: Mapping[str, Manifests
         assert matches({"matchLabels": selector}, part.labels)
         assert part.labels[NAME_LABEL] == name
         assert COMPONENT_LABEL not in part.labels
+
+
+def _is_of_server(one: Object) -> bool:
+    return str(one["metadata"]["name"]).startswith("postgresql-")
 
 
 # Bad input

@@ -103,7 +103,13 @@ WRONG = [
     ("base/migration.yaml", "backoffLimit: 8", "backofLimit: 8", "unknown field", "backofLimit"),
     ("base/api.yaml", "minReplicas: 2", "minReplicas: 9", "maxReplicas", "must be greater than or equal"),
     ("components/keda/scaled-object.yaml", "pollingInterval", "poolingInterval", "unknown field", "poolingInterval"),
-    ("components/monitoring/pod-monitor.yaml", "interval: 30s", "interval: often", "podMetricsEndpoints", "interval"),
+    (
+        "components/monitoring/pod-monitor.yaml",
+        "consumer\n  podMetricsEndpoints:",
+        "consumer\n  podMetricsEndpoint:",
+        "unknown field",
+        "podMetricsEndpoint",
+    ),
 ]
 
 
