@@ -11,11 +11,18 @@ LOCK_VENV := $(VENV)/lock
 LOCK := $(LOCK_VENV)/bin/uv pip compile setup.cfg --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-annotate --custom-compile-command 'make lock'
 
+# what the manifests are checked with, of one version each; without Go those checks are left out
+TOOLS := .cache/bin
+GO_TOOLS := $(if $(shell command -v go),$(TOOLS)/.kustomize-v5.7.1 $(TOOLS)/.kube-score-v1.20.0)
+KUBERNETES := .cache/kubernetes
+KUBERNETES_TESTS := tests/deploy/kubernetes
+
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-faults test-image soak check check-alerts format lock bench bench-scale bench-compare clean
+.PHONY: help demo test test-faults test-image test-kubernetes soak check check-alerts format lock bench bench-scale \
+	bench-compare clean
 
 help:  ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(STAMP)  ## Run the main job on embedded parts until Ctrl-C (ONCE=1: end after the answers)
 	@$(BIN)/python -m examples.demo $(if $(ONCE),--once)
@@ -29,10 +36,13 @@ test-faults: $(STAMP)  ## Run the whole fault suite, and what else takes long (n
 test-image: $(STAMP)  ## Build the image and run both processes in it (needs root, buildah, debootstrap, runc; no Docker)
 	@$(BIN)/python -m pytest -m image tests/deploy $(ARGS)
 
+test-kubernetes: $(STAMP) $(GO_TOOLS) $(KUBERNETES)/.built  ## Let a Kubernetes API server judge the manifests (needs Go; takes 10 minutes once)
+	@AGGREGATOR_TEST_REQUIRE_KUBERNETES=1 $(BIN)/python -m pytest $(KUBERNETES_TESTS) $(ARGS)
+
 soak: $(STAMP)  ## Let random faults happen for MINUTES=10 (SEED=... begins with that one; needs a JDK and Maven)
 	@$(BIN)/python -m tests.soak $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
-check: $(STAMP)  ## Check style, types, imports between packages, and that generated pages are true
+check: $(STAMP) $(GO_TOOLS)  ## Check style, types, imports between packages, manifests (needs Go), and that generated pages are true
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -40,6 +50,7 @@ check: $(STAMP)  ## Check style, types, imports between packages, and that gener
 	$(BIN)/python -m docs.generate --check
 	$(BIN)/hadolint deploy/Dockerfile
 	@$(MAKE) --no-print-directory check-alerts
+	$(BIN)/python -m pytest --quiet tests/deploy/test_manifests.py tests/deploy/test_manifests_valid.py
 
 check-alerts:  ## Check and test the alerts, and Prometheus's settings (needs promtool)
 	@if command -v promtool >/dev/null; then \
@@ -87,4 +98,19 @@ $(STAMP): setup.cfg pyproject.toml requirements/dev.txt
 	@$(PYTHON) -m venv $(VENV)
 	@$(PIP_INSTALL) --require-hashes --requirement requirements/dev.txt
 	@$(PIP_INSTALL) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(TOOLS)/.kustomize-%:
+	GOBIN=$(abspath $(TOOLS)) go install sigs.k8s.io/kustomize/kustomize/v5@$*
+	@touch $@
+
+$(TOOLS)/.kube-score-%:
+	GOBIN=$(abspath $(TOOLS)) go install github.com/zegl/kube-score/cmd/kube-score@$*
+	@touch $@
+
+$(KUBERNETES)/.built: $(addprefix $(KUBERNETES_TESTS)/,build go.mod go.sum)
+	@command -v go >/dev/null || { echo 'error: Go is needed'; exit 1; }
+	@echo 'Building kube-apiserver, etcd and kubectl ...'
+	@mkdir -p $(@D)
+	@$(KUBERNETES_TESTS)/build $(@D)
 	@touch $@
