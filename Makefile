@@ -74,8 +74,8 @@ lock:  ## Lock what setup.cfg allows with hashes, in requirements/ (ARGS=--upgra
 	$(LOCK) --constraints requirements/dev.txt --extra consumer --output-file requirements/consumer.txt
 	$(LOCK) --constraints requirements/dev.txt --extra api --output-file requirements/api.txt
 	$(LOCK) --constraints requirements/dev.txt --extra api --extra docs --output-file requirements/api-docs.txt
-	$(LOCK) --constraints requirements/dev.txt --extra consumer --extra api --extra docs \
-		--output-file requirements/image.txt
+	$(LOCK) --constraints requirements/dev.txt --extra consumer --extra api --extra docs --extra clowder \
+		--extra tracing --output-file requirements/image.txt
 	$(PYTHON) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")' \
 		| $(subst setup.cfg,-,$(LOCK)) --constraints requirements/dev.txt --output-file requirements/build.txt
 

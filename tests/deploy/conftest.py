@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.image import Containers, Image, ImageToolsMissingError, build_image, make_data_folder, remove_images
 from tests.support.image import REQUIRE_VARIABLE as REQUIRE_IMAGE_VARIABLE
+from tests.support.image import Containers, Image, ImageToolsMissingError, build_image, make_data_folder, remove_images
 from tests.support.manifests import REQUIRE_VARIABLE as REQUIRE_KUSTOMIZE_VARIABLE
 from tests.support.manifests import (
     KustomizeMissingError,

@@ -87,7 +87,7 @@ OUTSIDE = {
 }
 ROLES = {"migration": "aggregator_owner", "consumer": "aggregator_writer", "api": "aggregator_reader"}
 
-TEMPORARY = "/tmp"  # noqa: S108 - of the container
+TEMPORARY = "/tmp"
 
 SPARE_SECONDS = 10
 """Between the longest end of a process and its being killed; several workers of the API may take 5 of them."""

@@ -16,7 +16,7 @@ LOCKED = {
     "consumer.txt": ["consumer"],
     "api.txt": ["api"],
     "api-docs.txt": ["api", "docs"],
-    "image.txt": ["consumer", "api", "docs"],
+    "image.txt": ["consumer", "api", "docs", "clowder", "tracing"],
     "dev.txt": ["consumer", "api", "docs", "dev"],
 }
 ALL = [*LOCKED, BUILD]
