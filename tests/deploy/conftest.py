@@ -21,11 +21,13 @@ from tests.support.image import (
 def image() -> Iterator[Image]:
     """Yield the image that `deploy/Dockerfile` makes. Skip where it can't be built."""
     try:
-        yield build_image()
+        built = build_image()
     except ImageToolsMissingError as missing:
         if os.environ.get(REQUIRE_VARIABLE) == "1":
             pytest.fail(str(missing))
         pytest.skip(str(missing))
+    try:
+        yield built
     finally:
         remove_images()
 
