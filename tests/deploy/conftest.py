@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -24,15 +25,9 @@ def image() -> Iterator[Image]:
     try:
         built = build_image()
     except ImageToolsMissingError as missing:
-<<<<<<< HEAD
         _skip_or_fail(missing, REQUIRE_IMAGE_VARIABLE)
-=======
-        if os.environ.get(REQUIRE_VARIABLE) == "1":
-            pytest.fail(str(missing))
-        pytest.skip(str(missing))
     try:
         yield built
->>>>>>> image
     finally:
         remove_images()
 
@@ -61,7 +56,7 @@ def combined(kustomize: None, tmp_path_factory: pytest.TempPathFactory) -> Mappi
     return {" ".join(["base", *chosen]): build_combination(chosen, folder) for chosen in all_combinations()}
 
 
-def _skip_or_fail(missing: Exception, require_variable: str) -> None:
+def _skip_or_fail(missing: Exception, require_variable: str) -> NoReturn:
     if os.environ.get(require_variable) == "1":
         pytest.fail(str(missing))
     pytest.skip(str(missing))
