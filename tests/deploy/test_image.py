@@ -7,8 +7,10 @@ import socket
 import stat
 import subprocess
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -337,12 +339,13 @@ def _peak_of_answering(containers: Containers, listed: Fleet, **settings: str) -
     cluster = max(listed.clusters, key=lambda cluster: len(cluster.rules))
     clusters = f"organizations/{cluster.org_id}/clusters"
     report = f"{clusters}/{cluster.cluster_id}/users/1/report"
-    for path in ("info", report, f"{report}/info", clusters):
-        (rate,) = run_at_once("benchmarks.http_load", [[str(api.port), PREFIX + path]], 2.0)
-        assert rate > 0
+    for path in ("info", report, f"{report}/info"):
+        run_at_once("benchmarks.http_load", [[str(api.port), PREFIX + path]], 2.0)
     body = json.dumps({"clusters": [cluster.cluster_id for cluster in listed.clusters]}).encode()
-    for _ in range(10):
-        assert len(ask_api(api.port, Question(f"{clusters}/reports", "POST", body))) > 5_000_000
+    questions = [Question(clusters), Question(f"{clusters}/reports", "POST", body)] * 8
+    with ThreadPoolExecutor(8) as clients:
+        answers = list(clients.map(partial(ask_api, api.port), questions))
+    assert min(map(len, answers)) > 1_000_000
     peak = api.container.peak_memory
     assert api.stop() == 0
     return peak
