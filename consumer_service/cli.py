@@ -14,6 +14,7 @@ from consumer_service.settings import ConsumerProcessSettings
 from libaggregator import logs, tracing
 from libaggregator.build import DISTRIBUTION
 from libaggregator.commands import (
+    ENDED_BY_SIGNAL,
     config_option,
     load_or_exit,
     needing_extra,
@@ -29,9 +30,6 @@ from libaggregator.storage.faults import DATABASE_ERRORS, describe
 from libaggregator.storage.schema import SchemaError
 from libaggregator.storage.schema import migrate as migrate_database
 from libaggregator.times import parse_time
-
-_ENDED_BY_SIGNAL = 128
-"""Added to the number of the signal, as shells do it."""
 
 
 @click.group()
@@ -143,7 +141,7 @@ def replay(
         raise click.ClickException(f"{error}; what was done stays done, run it again") from None
     _print_summary(summary.lines(), dry_run)
     if number := signal_number():
-        sys.exit(_ENDED_BY_SIGNAL + number)
+        sys.exit(ENDED_BY_SIGNAL + number)
 
 
 def _print_summary(lines: list[str], dry_run: bool) -> None:

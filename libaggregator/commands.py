@@ -18,6 +18,9 @@ T = TypeVar("T")
 
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
+ENDED_BY_SIGNAL = 128
+"""Added to the number of the signal, as shells do it."""
+
 BAD_SETTING = 2
 """Exit status of a start that a setting or the schema of the database forbids."""
 
@@ -63,12 +66,17 @@ def on_first_signal(stop: Callable[[], None]) -> Callable[[], int | None]:
     def handle(number: int, frame: object) -> None:
         received.append(number)
         for again in _STOP_SIGNALS:
-            signal.signal(again, signal.SIG_DFL)
+            # the kernel keeps signals from process 1 of a container that it has no handler for
+            signal.signal(again, _end_at_once if os.getpid() == 1 else signal.SIG_DFL)
         stop()
 
     for number in _STOP_SIGNALS:
         signal.signal(number, handle)
     return lambda: received[0] if received else None
+
+
+def _end_at_once(number: int, frame: object) -> NoReturn:
+    os._exit(ENDED_BY_SIGNAL + number)
 
 
 def print_settings(settings_class: type[T], loaded: Loaded[T]) -> None:

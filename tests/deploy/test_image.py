@@ -193,6 +193,15 @@ def test_a_message_becomes_an_answer_and_both_end_when_told(
     assert {path.stat().st_uid for path in containers.data.iterdir()} == {USER}
 
 
+def test_a_second_signal_ends_at_once_although_it_is_process_1(containers: Containers) -> None:
+    migrate(containers)
+    api = start_api(containers, API__SHUTDOWN_DELAY="60")
+    api.wait_until_ready()
+    api.container.process.signal(signal.SIGTERM)
+    eventually(lambda: fetch(api.admin_port, "/readyz").status == 503, 20, "the API is stopping")
+    assert api.stop() == 128 + signal.SIGTERM
+
+
 def test_workers_of_either_server_share_memory_and_metrics_under_a_read_only_root(
     containers: Containers, own_postgresql: PostgresqlServer
 ) -> None:
