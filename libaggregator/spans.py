@@ -24,7 +24,6 @@ from psycopg2.extensions import cursor as Cursor  # noqa: N812 - a class, whatev
 from libaggregator.build import DISTRIBUTION, build_facts
 from libaggregator.settings import SettingsError
 from libaggregator.storage.faults import sqlstate_of
-from libaggregator.tracing import EXPORTER_VARIABLE
 
 CLOSE_SECONDS = 3.0
 """How long the end of a process waits for spans to be exported."""
@@ -188,8 +187,6 @@ class TellingExporter(SpanExporter):
 def _exporter(name: str, environment: Mapping[str, str]) -> SpanExporter:
     if name == "console":
         return ConsoleSpanExporter()
-    if name != "otlp":
-        raise SettingsError([f"{EXPORTER_VARIABLE}: expected otlp, console or none, got {name!r}"])
     for variable in _PROTOCOL_VARIABLES:
         if protocol := environment.get(variable):
             if protocol != _PROTOCOL:

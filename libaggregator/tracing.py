@@ -6,10 +6,13 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from libaggregator.settings import SettingsError
+
 if TYPE_CHECKING:
     from libaggregator.spans import Spans
 
-EXPORTER_VARIABLE = "OTEL_TRACES_EXPORTER"
+_EXPORTER_VARIABLE = "OTEL_TRACES_EXPORTER"
+_EXPORTERS = ("otlp", "console")
 _DISABLED_VARIABLE = "OTEL_SDK_DISABLED"
 _ENDPOINT_VARIABLES = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 
@@ -22,7 +25,7 @@ def exporters(environment: Mapping[str, str]) -> Sequence[str]:
     """
     if environment.get(_DISABLED_VARIABLE, "").strip().lower() == "true":
         return []
-    given = [name.strip() for name in environment.get(EXPORTER_VARIABLE, "").split(",") if name.strip()]
+    given = [name.strip() for name in environment.get(_EXPORTER_VARIABLE, "").split(",") if name.strip()]
     if not given and any(environment.get(variable) for variable in _ENDPOINT_VARIABLES):
         given = ["otlp"]
     return [name for name in given if name != "none"]
@@ -51,6 +54,9 @@ def opened(service: str, environment: Mapping[str, str]) -> Iterator["Spans | No
     if not names:
         yield None
         return
+    for name in names:
+        if name not in _EXPORTERS:
+            raise SettingsError([f"{_EXPORTER_VARIABLE}: expected otlp, console or none, got {name!r}"])
     from libaggregator.spans import open_spans  # noqa: PLC0415
 
     spans = open_spans(service, names, environment)
