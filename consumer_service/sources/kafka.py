@@ -34,6 +34,12 @@ from consumer_service.kafka_client import (
 )
 from consumer_service.settings import ConsumerProcessSettings, KafkaSettings
 from consumer_service.sources import DeadLetter, Delivery, MessageSource, Partition, Progress, Record, SourceUnavailable
+from consumer_service.sources.kafka_diagnosis import (
+    broker_problem,
+    coordinator_problem,
+    missing_topic_problem,
+    silence_problem,
+)
 from libaggregator.settings import SettingsError
 
 COMMIT_TIMEOUT = 4.0
@@ -41,8 +47,6 @@ LEAVE_TIMEOUT = 3.0
 """Seconds. A stop has to wait for either, so they are short; a commit that did not succeed is tried again."""
 
 END_OFFSETS_TIMEOUT = 3.0
-_SILENCE_SECONDS = 10.0
-"""How long a broker may say nothing that is asked; it answers in a tenth of a second, or sends a part of its answer."""
 
 _REBALANCE_SECONDS = 0.2
 _LONGEST_HEARTBEAT_INTERVAL = 3.0
@@ -138,7 +142,8 @@ class KafkaSource:
                 consumer.seek_to_beginning(*consumer.assignment())
             self._note_assignment(consumer.assignment())
             # one broker may be silent while others deliver
-            self._problem = self._silence_problem(connection) or (None if fetched else self._find_problem(connection))
+            silence = silence_problem(consumer, connection.client)
+            self._problem = silence or (None if fetched else self._find_problem(connection))
         if fetched:
             _fetch_ahead(consumer)
         else:
@@ -331,7 +336,8 @@ class KafkaSource:
             elif time.monotonic() < deadline:
                 time.sleep(_TOPIC_SECONDS)
             else:
-                self._problem = self._broker_problem(connection.client) or self._missing_topic_problem(connection)
+                unreachable = broker_problem(connection.client, self._settings)
+                self._problem = unreachable or self._missing_topic_problem(connection)
                 return False
         return True
 
@@ -371,40 +377,18 @@ class KafkaSource:
 
         If the topic is gone, the connection is given up: the next one joins the group when the topic is there again.
         """
-        if problem := self._broker_problem(connection.client) or self._coordinator_problem(connection.client):
+        client = connection.client
+        if problem := broker_problem(client, self._settings) or coordinator_problem(client, self._settings):
             return problem
-        if connection.client.cluster.partitions_for_topic(self._settings.topic) is None:
+        if client.cluster.partitions_for_topic(self._settings.topic) is None:
             self._disconnect()
             return self._missing_topic_problem(connection)
         return self._membership_problem(connection.consumer)
 
-    def _silence_problem(self, connection: _Connection) -> str | None:
-        """Return which broker does not answer; one that is frozen takes requests and keeps its connections."""
-        if connection.consumer.group_metadata().state is not MemberState.STABLE:
-            # brokers answer those that join a group when all members have
-            return None
-        silent = {node: seconds for node, seconds in _silences(connection.client).items() if seconds > _SILENCE_SECONDS}
-        if not silent:
-            return None
-        longest = max(silent, key=silent.__getitem__)
-        return f"no answer from {longest} for {silent[longest]:.0f} s"
-
-    def _broker_problem(self, client: NetworkClient) -> str | None:
-        if any(client.connected(broker.node_id) for broker in client.cluster.brokers()):
-            return None
-        return f"no connection to {', '.join(self._settings.bootstrap_servers)}{client.failure}"
-
-    def _coordinator_problem(self, client: NetworkClient) -> str | None:
-        coordinator = client.cluster.get_coordinator(self._settings.group)
-        if coordinator is not None and client.connected(coordinator):
-            return None
-        return f"no connection to the coordinator of group {self._settings.group!r}{client.failure}"
-
     def _missing_topic_problem(self, connection: _Connection) -> str | None:
-        topic = self._settings.topic
-        if topic in connection.client.cluster.unauthorized_topics:
-            return f"not authorized to read topic {topic!r}"
-        return f"topic {topic!r} does not exist yet" if connection.topic_asked_for.is_done else None
+        if not connection.topic_asked_for.is_done:
+            return None
+        return missing_topic_problem(connection.client, self._settings.topic)
 
     def _membership_problem(self, consumer: KafkaConsumer) -> str | None:
         if consumer.group_metadata().state is MemberState.STABLE:
@@ -456,22 +440,6 @@ def _end_offsets(consumer: KafkaConsumer, partitions: Collection[TopicPartition]
 
     ends: dict[TopicPartition, int] = fetcher._net.run(ask)
     return ends
-
-
-def _silences(client: NetworkClient) -> dict[str, float]:
-    """Return for each broker with an unanswered request how many seconds nothing has come since it was sent."""
-    now = time.monotonic()
-    silences: dict[str, float] = {}
-    for connection in list(client._manager._conns.values()):
-        transport = connection.transport
-        # the client's thread answers them meanwhile
-        oldest = next(iter(connection.in_flight_requests.copy()), None)
-        if transport is not None and oldest is not None:
-            _, _, sent_at, *_ = oldest
-            broker = client.cluster.broker_metadata(connection.node_id)
-            name = f"{broker.host}:{broker.port}" if broker else f"broker {connection.node_id}"
-            silences[name] = max(silences.get(name, 0.0), now - max(sent_at, transport.last_read))
-    return silences
 
 
 def _resume(consumer: KafkaConsumer) -> None:
