@@ -61,6 +61,10 @@ class BatchLimit:
         elif seconds < self._slow / 4:
             self.records = min(self._most, self.records * 2)
 
+    def cut(self, records: int) -> None:
+        """Learn that a poll brought more than a batch can hold, which had room for so many: its records are large."""
+        self.records = min(self.records, 2 * records)
+
 
 class Outages:
     """What is away at the moment, for logs, metrics and readiness; each outage is reported once."""
@@ -148,7 +152,7 @@ class Runner:
         try:
             while not self._stop.is_set() and not self._source.exhausted:
                 self._heartbeat.beat()
-                records = self._poll()
+                records = list(self._poll())
                 if records:
                     self._handle(records)
                 else:
@@ -166,14 +170,16 @@ class Runner:
 
         return self._until_done("poll", poll)
 
-    def _handle(self, records: Sequence[Record]) -> None:
-        """Handle the records of a poll, in as many batches as they fill."""
+    def _handle(self, records: list[Record]) -> None:
+        """Handle the records of a poll, in as many batches as they fill, and let go of each that is handled."""
         while records:
             self._heartbeat.beat()
             with self._metrics.batch_seconds.time(), self._spans.batch() as note_records:
                 handled = self._handle_batch(records)
                 note_records(records[:handled])
-            records = records[handled:]
+            if handled < len(records):
+                self._limit.cut(handled)
+            del records[:handled]
 
     def _handle_batch(self, records: Sequence[Record]) -> int:
         """Handle the first ones of some records; return how many."""

@@ -759,11 +759,22 @@ def test_records_of_a_poll_that_hold_too_much_are_handled_in_several_batches(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     texts = [payload(cluster, hits=[HitSpec("x", "K", "y" * 700)]) for cluster in CLUSTERS[:3]]
-    monkeypatch.setattr(pipeline, "BATCH_BYTES", 1000)
-    world.polls = [[record(texts[0], 0), BAD, record(texts[1], 2), record(texts[2], 3)]]
+    monkeypatch.setattr(pipeline, "BATCH_BYTES", int(2.2 * len(texts[0])))
+    world.polls = [[record(texts[0], 0), BAD, record(texts[1], 2), record(texts[2], 3)], []]
 
     world.run()
 
     assert world.batches == [([0, 2], [1]), ([3], [])]
     assert [list(offsets.values()) for offsets in world.committed] == [[3], [4]]
     assert world.value("messages_total", outcome="stored", reason="") == 3
+    # the loop asks for fewer then, twice as many after each quick batch
+    assert world.asked_for == [1000, 2 * 3 * 2]
+
+
+def test_a_report_larger_than_a_batch_may_be_is_a_batch_of_its_own(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline, "BATCH_BYTES", 1)
+    world.polls = [[record(payload(cluster), offset) for offset, cluster in enumerate(CLUSTERS[:3])]]
+    world.run()
+    assert [stored for stored, _ in world.batches] == [[0], [1], [2]]
