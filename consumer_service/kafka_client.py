@@ -25,6 +25,8 @@ from consumer_service.settings import KafkaSettings
 CONNECT_TIMEOUT = 3.0
 """Seconds that one attempt to reach a broker for the first time may take: a stop has to wait for it."""
 
+_LAST_PORT = 65_535
+
 # A frame is as large as the largest record; the default of 100 MB is less than what brokers take by default.
 _LARGEST_FRAME = 2**31 - 1
 
@@ -34,10 +36,11 @@ log = structlog.get_logger(__name__)
 def problems_of(settings: KafkaSettings) -> list[str]:
     """Return one line for each setting that no client could be made with."""
     problems = []
-    try:
-        collect_hosts(settings.bootstrap_servers)
-    except ValueError:
-        problems.append(f"kafka.bootstrap_servers: expected HOST:PORT, got {list(settings.bootstrap_servers)!r}")
+    problems += [
+        f"kafka.bootstrap_servers: expected HOST:PORT, got {server!r}"
+        for server in settings.bootstrap_servers
+        if not _is_address(server)
+    ]
     if not settings.bootstrap_servers:
         problems.append("kafka.bootstrap_servers: expected at least one HOST:PORT")
     if not settings.group:
@@ -48,6 +51,16 @@ def problems_of(settings: KafkaSettings) -> list[str]:
     if settings.dead_letter_topic and settings.dead_letter_topic == settings.topic:
         problems.append(f"kafka.dead_letter_topic: expected another topic than kafka.topic, got {settings.topic!r}")
     return [*problems, *security_problems(settings)]
+
+
+def _is_address(server: str) -> bool:
+    host, _, port = server.rpartition(":")
+    try:
+        collect_hosts([server])
+    except ValueError:
+        return False
+    is_host = bool(host) and (":" not in host or host.startswith("["))
+    return is_host and port.isdecimal() and 0 < int(port) <= _LAST_PORT
 
 
 def _topic_problems(name: str, topic: str) -> list[str]:

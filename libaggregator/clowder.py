@@ -92,15 +92,15 @@ class ClowderFile:
     def values(self) -> Iterator[tuple[str, object]]:
         """Yield names of settings and their values.
 
-        Certificates, which are texts here, are put into files. Raises ClowderError if that can't be done, if the
-        brokers do not agree in how they are spoken to, or if metrics are looked for where they are not.
+        Certificates, which are texts here, are put into files. Raises ClowderError if that can't be done, if there are
+        no brokers or they do not agree in how they are spoken to, or if metrics are looked for where they are not.
         """
         if self.config.metricsPath not in (None, "", _METRICS_PATH):
             problem = f"expected {_METRICS_PATH!r}, where metrics are, got {self.config.metricsPath!r}"
             raise ClowderError(f"{self.path}: metricsPath: {problem}")
         if self.config.database:
             yield "database.url", self._url(self.config.database)
-        if self.config.kafka and self.config.kafka.brokers:
+        if self.config.kafka:
             yield from self._of_brokers(self.config.kafka.brokers)
         if self.config.publicPort is not None:
             yield from {"api.host": _ALL_ADDRESSES, "api.port": self.config.publicPort}.items()
@@ -132,6 +132,8 @@ class ClowderFile:
         return f"postgresql://{user}:{password}@{host}:{database.port}/{name}{query}"
 
     def _of_brokers(self, brokers: Sequence[_Broker]) -> Iterator[tuple[str, object]]:
+        if not brokers:
+            raise ClowderError(f"{self.path}: kafka.brokers: expected at least one, got none")
         first = brokers[0]
         for number, broker in enumerate(brokers):
             if (broker.protocol, broker.sasl, broker.cacert) != (first.protocol, first.sasl, first.cacert):

@@ -362,13 +362,18 @@ def _from_file(path: Path) -> Iterator[tuple[str, object, str]]:
 
 
 def _from_secret_files(folder: Path) -> Iterator[tuple[str, object, str]]:
-    """Read the files that are named like a setting of a known section; other files are not ours."""
+    """Read the files that are named like a setting of a known section; others are not ours."""
+    seen: dict[str, Path] = {}
     try:
-        files = sorted(path for path in folder.iterdir() if path.is_file())
-        for path in files:
+        for path in sorted(folder.iterdir()):
             name = _setting_name(path.name)
-            if name.partition(".")[0] in SECTIONS:
-                yield name, path.read_text(encoding="utf-8").rstrip("\r\n"), str(path)
+            section, point, _ = name.partition(".")
+            if section not in SECTIONS or not point:
+                continue
+            if name in seen:
+                raise SettingsError([f"{path}: {seen[name]} is the same setting (from {SECRETS_VARIABLE})"])
+            seen[name] = path
+            yield name, path.read_text(encoding="utf-8").rstrip("\r\n"), str(path)
     except OSError as error:
         raise SettingsError([f"{error.filename}: {error.strerror} (from {SECRETS_VARIABLE})"]) from None
     except UnicodeDecodeError:

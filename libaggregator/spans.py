@@ -11,7 +11,7 @@ from threading import Thread
 from typing import Any
 
 import structlog
-from opentelemetry import propagate, trace
+from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import ReadableSpan, SpanLimits, TracerProvider
@@ -30,6 +30,7 @@ CLOSE_SECONDS = 3.0
 
 _PROTOCOL_VARIABLES = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
 _PROTOCOL = "http/protobuf"
+_PROPAGATORS_VARIABLE = "OTEL_PROPAGATORS"
 _LINKS_VARIABLE = "OTEL_SPAN_LINK_COUNT_LIMIT"
 _SUMMARY = re.compile(r"\s*((?:INSERT INTO|DELETE FROM|UPDATE|COPY|PREPARE|EXECUTE)\s+\w+|\w+)")
 
@@ -122,6 +123,10 @@ def open_spans(service: str, exporters: Sequence[str], environment: Mapping[str,
     Everything else is as OpenTelemetry's variables say, with `service` for a name if they give none. Raises
     SettingsError if one of them can't be used.
     """
+    try:
+        from opentelemetry import propagate  # noqa: F401, PLC0415 - it reads its variable when it is imported
+    except ValueError as error:
+        raise SettingsError([f"{_PROPAGATORS_VARIABLE}: {error}"]) from None
     own = {SERVICE_NAME: service, SERVICE_VERSION: build_facts().version}
     try:
         provider = TracerProvider(
@@ -140,6 +145,8 @@ def open_spans(service: str, exporters: Sequence[str], environment: Mapping[str,
 
 def context_of(headers: Mapping[str, str]) -> Context:
     """Return the context that headers carry, names in lower case; an empty one if they carry none."""
+    from opentelemetry import propagate  # noqa: PLC0415 - `open_spans` has seen that it can be
+
     return propagate.extract(headers, Context())
 
 

@@ -185,6 +185,7 @@ def _with(section: str, **values: Any) -> Callable[[dict[str, Any]], object]:
         (_without("password"), "database.password: expected str, got null"),
         (_with("kafka", brokers=[{"port": 1}]), "kafka.brokers[0].hostname: expected str, got null"),
         (_with("kafka", topics=[{"name": "a"}]), "kafka.topics[0].requestedName: expected str, got null"),
+        (_with("kafka", brokers=[]), "kafka.brokers: expected at least one, got none"),
         (_with("kafka", topics=3), "not a configuration of Clowder"),
         (lambda document: document.update(metricsPort="x"), "metricsPort: expected int | null, got str"),
         (

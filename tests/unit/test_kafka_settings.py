@@ -35,9 +35,12 @@ def test_the_defaults_are_accepted_without_a_broker() -> None:
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        (
-            {"bootstrap_servers": ("broker:port",)},
-            "kafka.bootstrap_servers: expected HOST:PORT, got ['broker:port']",
+        *(
+            (
+                {"bootstrap_servers": ("good:9092", server)},
+                f"kafka.bootstrap_servers: expected HOST:PORT, got {server!r}",
+            )
+            for server in ("broker:port", "broker", "broker:", ":9092", "broker:0", "broker:65536", "broker:-1", "::1")
         ),
         ({"bootstrap_servers": ()}, "kafka.bootstrap_servers: expected at least one HOST:PORT"),
         ({"topic": "with spaces"}, "kafka.topic: not a name of a topic: 'with spaces'"),

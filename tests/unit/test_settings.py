@@ -315,6 +315,24 @@ class TestUnknownNames:
         found = problems(None, {"AGGREGATOR_SECRETS_DIR": str(secrets)})
         assert found == [f"consumer.passwrd: unknown setting ({secrets / 'consumer.passwrd'})"]
 
+    def test_a_secret_that_is_no_file_that_can_be_read_is_named(self, secrets: Path) -> None:
+        (secrets / "consumer.passwrd").symlink_to(secrets / "nowhere")
+        environment = {"AGGREGATOR_SECRETS_DIR": str(secrets)}
+        name = secrets / "consumer.passwrd"
+        assert problems(None, environment) == [f"{name}: No such file or directory (from AGGREGATOR_SECRETS_DIR)"]
+        name.unlink()
+        # what Docker makes of a file that is not there
+        name.mkdir()
+        assert problems(None, environment) == [f"{name}: Is a directory (from AGGREGATOR_SECRETS_DIR)"]
+
+    def test_two_files_for_one_secret_are_refused(self, secrets: Path) -> None:
+        (secrets / "consumer.password").write_text("one")
+        (secrets / "consumer__password").write_text("other")
+        assert problems(None, {"AGGREGATOR_SECRETS_DIR": str(secrets)}) == [
+            f"{secrets / 'consumer__password'}: {secrets / 'consumer.password'} is the same setting"
+            " (from AGGREGATOR_SECRETS_DIR)"
+        ]
+
     def test_a_section_of_the_other_process_is_passed_over_unread(self, toml: Path, secrets: Path) -> None:
         toml.write_text(
             '[api]\nport = "not a port"\nno_such_thing = 1\n[kafka]\ntopic = 5\n[file.deeper]\nx = 1\n'

@@ -151,6 +151,13 @@ def test_a_variable_that_can_not_be_used_ends_the_start_with_one_line(
     assert raised.value.problems == [problem]
 
 
+def test_a_propagator_that_is_not_there_ends_the_start_with_one_line(tmp_path: Path) -> None:
+    done = _ingest(tmp_path, "", OTEL_TRACES_EXPORTER="console", OTEL_PROPAGATORS="b3")
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("error: OTEL_PROPAGATORS: Propagator b3 not found")
+    assert "Traceback" not in done.stderr
+
+
 def test_a_number_that_is_none_ends_the_start_with_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "many")
     with (
