@@ -214,6 +214,8 @@ def test_the_step_after_the_migration_leaves_the_writer_no_more_than_it_needs(
     own_postgresql.require_password("postgres")
 
     step = compose["services"]["roles"]
+    assert step["environment"]["PGHOST"] in compose["services"]
+    assert step["environment"]["PGDATABASE"] == compose["services"]["postgres"]["environment"]["POSTGRES_DB"]
     assert {PurePath(volume.split(":")[0]).name for volume in step["volumes"]} == {"roles.sql"}
     mounts = {volume.split(":")[1]: str(DEPLOY / volume.split(":")[0]) for volume in step["volumes"]}
     command = step["command"][-1].replace("$$", "$")
