@@ -9,6 +9,13 @@
 -- later one. It is one transaction, and changes nothing where nothing is missing. What `migrate` makes between two
 -- runs has the default rights below, which are wider: all rows of all tables, still no DDL.
 --
+-- From PostgreSQL 16 on, who is no superuser and did not make the roles (another database of the server has them)
+-- needs from a superuser: GRANT aggregator_owner, aggregator_writer, aggregator_reader TO ... WITH ADMIN OPTION.
+--
+-- What somebody granted to the writer and the reader meanwhile is taken back where it is about our tables, the schema
+-- public or the database; and from all three memberships of one in another, and the attributes CREATEDB, CREATEROLE,
+-- REPLICATION and BYPASSRLS. It does not look at what else they have: docs/deployment.md.
+--
 -- It holds no passwords, and a role without one can't log in where the server asks for it:
 -- `\password aggregator_writer` in psql, or ALTER ROLE aggregator_writer PASSWORD '...'.
 --
@@ -27,12 +34,54 @@ BEGIN
             EXECUTE format('CREATE ROLE %I LOGIN', name);
         ELSIF (SELECT rolsuper FROM pg_roles WHERE rolname = name) THEN
             RAISE EXCEPTION 'the role % is a superuser, whom no right can be taken from', name;
+        ELSIF current_setting('server_version_num')::integer >= 160000
+            AND NOT pg_has_role(name, 'MEMBER WITH ADMIN OPTION') THEN
+            RAISE EXCEPTION 'the role % was made by somebody else, and % may not change it', name, current_user
+                USING HINT = format(
+                    'A superuser has to run: GRANT aggregator_owner, aggregator_writer, aggregator_reader'
+                    ' TO %I WITH ADMIN OPTION', current_user
+                );
         END IF;
     END LOOP;
     -- who is no superuser gives tables away, and speaks for their owner below, as its member only
     IF NOT pg_has_role('aggregator_owner', 'USAGE') THEN
         EXECUTE format('GRANT aggregator_owner TO %I', current_user);
     END IF;
+END
+$$;
+
+-- What they were given meanwhile. Memberships in other roles stay: some providers let a role log in by one.
+
+DO $$
+DECLARE
+    given record;
+BEGIN
+    FOR given IN
+        SELECT role.rolname AS role, attribute.without
+        FROM pg_roles AS role
+        CROSS JOIN LATERAL (VALUES
+            ('NOCREATEDB', role.rolcreatedb),
+            ('NOCREATEROLE', role.rolcreaterole),
+            ('NOREPLICATION', role.rolreplication),
+            ('NOBYPASSRLS', role.rolbypassrls)
+        ) AS attribute (without, is_set)
+        WHERE role.rolname IN ('aggregator_owner', 'aggregator_writer', 'aggregator_reader') AND attribute.is_set
+    LOOP
+        EXECUTE format('ALTER ROLE %I %s', given.role, given.without);
+    END LOOP;
+    FOR given IN
+        SELECT
+            entry.roleid::regrole AS role,
+            entry.member::regrole AS member,
+            -- from 16 on there is a membership for each who granted it; before, who granted it may be gone
+            CASE WHEN current_setting('server_version_num')::integer >= 160000
+                THEN format('GRANTED BY %s', entry.grantor::regrole) ELSE '' END AS by_whom
+        FROM pg_auth_members AS entry
+        WHERE entry.roleid::regrole::text IN ('aggregator_owner', 'aggregator_writer', 'aggregator_reader')
+            AND entry.member::regrole::text IN ('aggregator_owner', 'aggregator_writer', 'aggregator_reader')
+    LOOP
+        EXECUTE format('REVOKE %s FROM %s %s CASCADE', given.role, given.member, given.by_whom);
+    END LOOP;
 END
 $$;
 
@@ -77,10 +126,13 @@ END
 $$;
 
 GRANT USAGE, CREATE ON SCHEMA public TO aggregator_owner;
+REVOKE ALL ON SCHEMA public FROM aggregator_writer, aggregator_reader CASCADE;
 GRANT USAGE ON SCHEMA public TO aggregator_writer, aggregator_reader;
 
 -- What the owner makes from here on can be used at once; the next run takes away what is too much.
 
+ALTER DEFAULT PRIVILEGES FOR ROLE aggregator_owner IN SCHEMA public
+    REVOKE ALL ON TABLES FROM aggregator_writer, aggregator_reader;
 ALTER DEFAULT PRIVILEGES FOR ROLE aggregator_owner IN SCHEMA public
     GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO aggregator_writer;
 ALTER DEFAULT PRIVILEGES FOR ROLE aggregator_owner IN SCHEMA public
@@ -129,7 +181,7 @@ BEGIN
                 EXECUTE format('GRANT ALL ON TABLE %s TO %s', ours.name, ours.owner::regrole);
             END IF;
         END IF;
-        EXECUTE format('REVOKE ALL ON TABLE %s FROM aggregator_writer, aggregator_reader', ours.name);
+        EXECUTE format('REVOKE ALL ON TABLE %s FROM aggregator_writer, aggregator_reader CASCADE', ours.name);
         IF entry[2] IS NOT NULL THEN
             EXECUTE format('GRANT %s ON TABLE %s TO aggregator_writer', entry[2], ours.name);
         END IF;
@@ -155,7 +207,15 @@ BEGIN
             AND role.rolname NOT IN ('aggregator_owner', 'aggregator_writer', 'aggregator_reader')
     ) THEN
         EXECUTE format('REVOKE CONNECT, TEMPORARY ON DATABASE %I FROM PUBLIC', current_database());
+        -- large objects belong to no table, and everybody may make some; the functions for it are a superuser's
+        IF current_setting('is_superuser')::boolean THEN
+            REVOKE EXECUTE ON FUNCTION
+                lo_creat(integer), lo_create(oid), lo_from_bytea(oid, bytea), lo_put(oid, bigint, bytea),
+                lowrite(integer, bytea), lo_truncate(integer, integer), lo_truncate64(integer, bigint), lo_unlink(oid)
+                FROM PUBLIC;
+        END IF;
     END IF;
+    EXECUTE format('REVOKE ALL ON DATABASE %I FROM aggregator_writer, aggregator_reader CASCADE', current_database());
     EXECUTE format(
         'GRANT CONNECT ON DATABASE %I TO aggregator_owner, aggregator_writer, aggregator_reader', current_database()
     );

@@ -4,12 +4,15 @@ The schema, `compose-spec.json`, is that of github.com/compose-spec/compose-go v
 """
 
 import json
+import os
+import re
 import shutil
 import stat
 import subprocess
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
+from urllib.parse import urlsplit
 
 import jsonschema
 import psycopg2
@@ -21,8 +24,10 @@ from api_service.settings import ApiProcessSettings
 from consumer_service.cli import main as consumer
 from consumer_service.settings import ConsumerProcessSettings
 from libaggregator.settings import CONFIG_VARIABLE, SECRETS_VARIABLE, load, options_of
+from tests.support.databases import migrate_database
 from tests.support.postgresql import PostgresqlServer
 from tests.support.processes import REPOSITORY
+from tests.support.roles import WRITER, database_with_roles, execute
 
 DEPLOY = REPOSITORY / "deploy"
 SCHEMA = Path(__file__).with_name("compose-spec.json")
@@ -75,6 +80,15 @@ def test_commands_settings_and_ports_of_our_processes_exist(compose: dict[str, A
         assert {port.rpartition(":")[2] for port in service["ports"]} == ports
 
 
+def test_what_the_build_is_told_comes_from_the_environment_and_is_what_the_dockerfile_takes(
+    compose: dict[str, Any],
+) -> None:
+    build = compose["services"]["api"]["build"]
+    assert build["args"] == {name: f"${{{name}:-}}" for name in build["args"]}
+    taken = re.findall(r"^ARG (\w+)", (DEPLOY / "Dockerfile").read_text(encoding="utf-8"), re.MULTILINE)
+    assert build["args"].keys() == set(taken) - {"BASE_IMAGE", "SOURCE_DATE_EPOCH"}
+
+
 @pytest.mark.parametrize("name", PROCESSES)
 def test_our_processes_have_the_least_that_they_need(compose: dict[str, Any], name: str) -> None:
     service = compose["services"][name]
@@ -85,6 +99,15 @@ def test_our_processes_have_the_least_that_they_need(compose: dict[str, Any], na
     assert service["mem_limit"] == MEMORY
     assert "user" not in service
     assert "privileged" not in service
+
+
+@pytest.mark.parametrize("name", ["consumer", "api"])
+def test_no_process_starts_before_the_roles_were_made_once_more_after_the_migration(
+    compose: dict[str, Any], name: str
+) -> None:
+    done = {"condition": "service_completed_successfully"}
+    assert compose["services"][name]["depends_on"]["roles"] == done
+    assert compose["services"]["roles"]["depends_on"] == {"migrate": done}
 
 
 def test_each_process_has_its_own_role(compose: dict[str, Any]) -> None:
@@ -166,6 +189,48 @@ def test_the_secrets_that_it_takes_are_made_once_and_others_do_not_reach_them(
     again = made()
     assert again.pop("grafana.password") != secrets.pop("grafana.password")
     assert again == secrets
+
+
+def test_a_password_that_was_removed_is_another_one_in_the_url_too(
+    made: Callable[[], dict[str, str]], tmp_path: Path
+) -> None:
+    secrets = made()
+    (tmp_path / "secrets" / "writer.password").unlink()
+    again = made()
+    assert {name for name in again if again[name] != secrets[name]} == {"writer.password", "writer.url"}
+    assert again["writer.url"] == secrets["writer.url"].replace(secrets["writer.password"], again["writer.password"])
+    assert {stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "secrets").iterdir()} == {0o444}
+
+
+def test_the_step_after_the_migration_leaves_the_writer_no_more_than_it_needs(
+    compose: dict[str, Any], own_postgresql: PostgresqlServer, made: Callable[[], dict[str, str]], tmp_path: Path
+) -> None:
+    password = made()["postgres.password"]
+    urls = database_with_roles(own_postgresql)
+    migrate_database(urls.owner)
+    rights = f"SELECT has_table_privilege('{WRITER}', 'report', 'DELETE')"
+    assert execute(urls.superuser, rights) == [(True,)]
+    own_postgresql.execute(f"ALTER ROLE postgres PASSWORD '{password}'")
+    own_postgresql.require_password("postgres")
+
+    step = compose["services"]["roles"]
+    assert step["environment"]["PGHOST"] in compose["services"]
+    assert step["environment"]["PGDATABASE"] == compose["services"]["postgres"]["environment"]["POSTGRES_DB"]
+    assert {PurePath(volume.split(":")[0]).name for volume in step["volumes"]} == {"roles.sql"}
+    mounts = {volume.split(":")[1]: str(DEPLOY / volume.split(":")[0]) for volume in step["volumes"]}
+    command = step["command"][-1].replace("$$", "$")
+    for inside, outside in {**mounts, "/run/secrets/": f"{tmp_path}/secrets/"}.items():
+        assert inside in command
+        command = command.replace(inside, outside)
+    environment = {
+        **step["environment"],
+        "PATH": f"{own_postgresql.programs}:{os.environ['PATH']}",
+        "PGHOST": "127.0.0.1",
+        "PGPORT": str(own_postgresql.port),
+        "PGDATABASE": urlsplit(urls.superuser).path.removeprefix("/"),
+    }
+    subprocess.run([*step["command"][:-1], command], env=environment, check=True, timeout=30)
+    assert execute(urls.owner, rights) == [(False,)]
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import subprocess
 from collections.abc import Iterator
+from urllib.parse import urlsplit
 
 import psycopg2
 import pytest
@@ -42,9 +43,13 @@ UNION ALL SELECT 'database', datname, datdba::regrole::text, datacl::text[]
 FROM pg_database WHERE datname = current_database()
 UNION ALL SELECT 'schema', nspname, nspowner::regrole::text, nspacl::text[] FROM pg_namespace WHERE nspname = 'public'
 UNION ALL SELECT 'default', defaclrole::regrole::text, '', defaclacl::text[] FROM pg_default_acl
-UNION ALL SELECT 'role', rolname, rolcanlogin::text, rolconfig FROM pg_roles WHERE rolname LIKE 'aggregator%'
-UNION ALL SELECT 'member', roleid::regrole::text, member::regrole::text, NULL FROM pg_auth_members
-ORDER BY 1, 2, 3
+UNION ALL SELECT 'function', oid::regprocedure::text, '', proacl::text[] FROM pg_proc WHERE proacl IS NOT NULL
+UNION ALL SELECT 'role', rolname, row(rolcanlogin, rolcreatedb, rolcreaterole, rolreplication, rolbypassrls)::text,
+    rolconfig
+FROM pg_roles WHERE rolname LIKE 'aggregator%'
+UNION ALL SELECT 'member', roleid::regrole::text, member::regrole::text, ARRAY[grantor::regrole::text]
+FROM pg_auth_members
+ORDER BY 1, 2, 3, 4
 """
 
 
@@ -132,6 +137,15 @@ class TestRights:
             "CREATE TEMPORARY TABLE mine (n integer)",
             "DROP INDEX recommendation_org_id_rule_id_idx",
             "ALTER TABLE report ADD COLUMN mine integer",
+            "SELECT lo_creat(-1)",
+            "SELECT lo_create(0)",
+            "SELECT lo_from_bytea(0, 'x')",
+            "SELECT lo_import('/etc/hostname')",
+            "SELECT lo_put(1, 0, 'x')",
+            "SELECT lowrite(0, 'x')",
+            "SELECT lo_truncate(0, 0)",
+            "SELECT lo_truncate64(0, 0)",
+            "SELECT lo_unlink(1)",
             f"SET ROLE {WRITER}",
         ],
     )
@@ -251,11 +265,51 @@ class TestRunAgain:
         make_roles(adopted.superuser)
         assert execute(adopted.superuser, SNAPSHOT) == before
 
-    def test_it_takes_back_what_somebody_granted(self, urls: RoleUrls) -> None:
+    @pytest.mark.parametrize(
+        "statement",
+        [
+            f"GRANT TRUNCATE ON report TO {READER}",
+            f"GRANT UPDATE (report) ON report TO {READER}",
+            f"GRANT ALL ON rule_disable TO {WRITER}",
+            f"GRANT CREATE ON SCHEMA public TO {WRITER}",
+            f"GRANT ALL ON SCHEMA public TO {READER} WITH GRANT OPTION",
+            f"GRANT CREATE, TEMPORARY ON DATABASE {{database}} TO {READER}",
+            f"GRANT CREATE ON DATABASE {{database}} TO {WRITER}",
+            f"GRANT {OWNER} TO {WRITER}",
+            f"GRANT {OWNER} TO {READER} WITH ADMIN OPTION",
+            f"GRANT {WRITER} TO {READER}",
+            f"ALTER ROLE {READER} CREATEDB CREATEROLE",
+            f"ALTER ROLE {OWNER} REPLICATION",
+            f"ALTER ROLE {WRITER} BYPASSRLS",
+            f"ALTER DEFAULT PRIVILEGES FOR ROLE {OWNER} IN SCHEMA public GRANT ALL ON TABLES TO {READER}",
+        ],
+    )
+    def test_it_takes_back_what_somebody_granted(self, urls: RoleUrls, statement: str) -> None:
         before = execute(urls.superuser, SNAPSHOT)
-        execute(urls.superuser, f"GRANT TRUNCATE ON report TO {READER}", f"GRANT ALL ON rule_disable TO {WRITER}")
+        execute(urls.superuser, statement.format(database=urlsplit(urls.superuser).path.removeprefix("/")))
+        assert execute(urls.superuser, SNAPSHOT) != before
         make_roles(urls.superuser)
         assert execute(urls.superuser, SNAPSHOT) == before
+
+    def test_it_takes_back_what_one_of_the_roles_passed_on(self, urls: RoleUrls) -> None:
+        before = execute(urls.superuser, SNAPSHOT)
+        execute(
+            urls.superuser,
+            f"GRANT {OWNER} TO {WRITER} WITH ADMIN OPTION",
+            f"GRANT SELECT ON rule_disable TO {WRITER} WITH GRANT OPTION",
+        )
+        execute(urls.writer, f"GRANT {OWNER} TO {READER}", "GRANT SELECT ON rule_disable TO console")
+        make_roles(urls.superuser)
+        assert execute(urls.superuser, SNAPSHOT) == before
+
+    def test_it_leaves_what_is_not_about_our_tables(self, adopted: RoleUrls) -> None:
+        make_roles(adopted.superuser)
+        execute(adopted.superuser, f"GRANT SELECT ON of_others TO {READER}", f"GRANT pg_monitor TO {READER}")
+        before = execute(adopted.superuser, SNAPSHOT)
+        make_roles(adopted.superuser)
+        after = execute(adopted.superuser, SNAPSHOT)
+        execute(adopted.superuser, f"REVOKE pg_monitor FROM {READER}")
+        assert after == before
 
     def test_psql_runs_it_and_stops_at_no_error(self, server: PostgresqlServer, urls: RoleUrls) -> None:
         command = [str(server.programs / "psql"), "--no-psqlrc", "-v", "ON_ERROR_STOP=1", "-f", str(FILE)]
@@ -276,6 +330,25 @@ class TestRunAgain:
             before = execute(urls.superuser, SNAPSHOT)
             make_roles(provider)
             assert execute(urls.superuser, SNAPSHOT) == before
+            assert rights(urls.superuser, WRITER, "report") == WRITER_MAY["report"]
+        finally:
+            own.close()
+
+    @pytest.mark.long
+    def test_a_second_administrator_of_the_server_is_told_what_is_missing_and_can_run_it_then(self) -> None:
+        own = PostgresqlServer()
+        try:
+            own.start()
+            own.execute("CREATE ROLE dba LOGIN CREATEROLE")
+            database_with_roles(own)
+            urls = RoleUrls(own.create_database("OWNER dba"))
+            dba = as_role(urls.superuser, "dba")
+            with pytest.raises(RaiseException, match=f"{OWNER} was made by somebody else") as refused:
+                make_roles(dba)
+            own.execute(str(refused.value.diag.message_hint).removeprefix("A superuser has to run: "))
+            make_roles(dba)
+            migrate_database(urls.owner)
+            make_roles(dba)
             assert rights(urls.superuser, WRITER, "report") == WRITER_MAY["report"]
         finally:
             own.close()
@@ -313,6 +386,11 @@ class TestAdoptedDatabase:
         make_roles(adopted.superuser)
         assert rights(adopted.superuser, role, "of_others") == []
         assert rights(adopted.superuser, role, "worst") == []
+
+    def test_what_everybody_may_stays_for_our_roles_too(self, adopted: RoleUrls) -> None:
+        make_roles(adopted.superuser)
+        writable = "SET default_transaction_read_only = off"
+        execute(adopted.reader, writable, "CREATE TEMPORARY TABLE mine (n integer)", "SELECT lo_create(0)")
 
     @pytest.mark.parametrize("role", [WRITER, READER, "console"])
     def test_nobody_else_may_make_tables_in_it(self, adopted: RoleUrls, role: str) -> None:
