@@ -17,6 +17,7 @@ from libaggregator.metrics import BUILD_LABELS, Metric
 
 OUTCOMES = ("stored", "skipped", "rejected")
 BATCH_STEPS = ("sort", "write", "dead_letters", "commit")
+PARTS = ("database", "source")
 DATABASE_STEPS = ("write", "ping")
 SOURCE_STEPS = ("poll", "dead_letters", "commit")
 
@@ -101,6 +102,13 @@ AVAILABLE = Metric(
     "1 if this part (database, source) worked when it was last used, 0 in an outage",
     ("part",),
 )
+OUTAGES = Metric(
+    "counter",
+    "aggregator_consumer_outages_total",
+    "outages",
+    "Times that a part (database, source) was away; an outage counts once, at its begin, however long it lasts",
+    ("part",),
+)
 DEAD_LETTERS = Metric(
     "counter",
     "aggregator_consumer_dead_letters_total",
@@ -118,7 +126,9 @@ HANDLED_OFFSET = Metric(
     "gauge",
     "aggregator_consumer_handled_offset",
     "offset",
-    "Offset after the last record that has its effect in the database, of each partition that is read here",
+    "Offset after the last record that has its effect in the database, of each partition that is read here; after a"
+    " rebalance or an outage of the broker it is gone until the next record is handled here, since another consumer may"
+    " have gone on",
     ("topic", "partition"),
 )
 COMMITTED_OFFSET = Metric(
@@ -126,7 +136,7 @@ COMMITTED_OFFSET = Metric(
     "aggregator_consumer_committed_offset",
     "offset",
     "Offset that the broker is known to have as committed, of each partition that is read here; under load it is known"
-    " one batch later",
+    " one batch later; after a rebalance or an outage of the broker it is gone until the next commit from here",
     ("topic", "partition"),
 )
 LAG = Metric(
@@ -171,6 +181,7 @@ METRICS: tuple[Metric, ...] = (
     RETRIES,
     CONFLICTS,
     AVAILABLE,
+    OUTAGES,
     DEAD_LETTERS,
     LAST_STORED,
     HANDLED_OFFSET,
@@ -205,6 +216,7 @@ class ConsumerMetrics:
         self.retries = RETRIES.counter(registry)
         self.conflicts = CONFLICTS.counter(registry)
         self.available = AVAILABLE.gauge(registry)
+        self.outages = OUTAGES.counter(registry)
         self.dead_letters = DEAD_LETTERS.counter(registry)
         self._last_stored = LAST_STORED.gauge(registry)
         self.handled_offset = HANDLED_OFFSET.gauge(registry)
@@ -259,6 +271,8 @@ class ConsumerMetrics:
             self.step_seconds.labels(step)
         for step in (*DATABASE_STEPS, *SOURCE_STEPS):
             self.retries.labels(step)
+        for part in PARTS:
+            self.outages.labels(part)
         for result in ("sent", "too_large"):
             self.dead_letters.labels(result)
 

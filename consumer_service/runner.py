@@ -90,6 +90,7 @@ class Outages:
         """Tell that a part failed."""
         if part not in self._reported:
             log.warning(f"{part} unavailable, waiting for it", problem=problem)
+            self._metrics.outages.labels(part).inc()
         self._reported.add(part)
         self._problems[part] = problem
         self._metrics.available.labels(part).set(0)
@@ -168,7 +169,11 @@ class Runner:
         def poll() -> Sequence[Record]:
             return self._source.poll(POLL_SECONDS, self._limit.records)
 
-        return self._until_done("poll", poll)
+        records = self._until_done("poll", poll)
+        if not records and self._source.problem():
+            # a source that waits for its broker returns nothing, and the loop polls again
+            self._metrics.retries.labels("poll").inc()
+        return records
 
     def _handle(self, records: list[Record]) -> None:
         """Handle the records of a poll, in as many batches as they fill, and let go of each that is handled."""

@@ -196,6 +196,15 @@ CONSUMER = Dashboard(
                     {"{{instance}}": 'aggregator_consumer_available{@,part="source"}'},
                 ),
                 Panel(
+                    "Outages",
+                    "none",
+                    "Times that database or broker was away, in the hour before; each outage counts once.",
+                    {
+                        "{{part}} of {{instance}}": "sum by (part, instance)"
+                        " (increase(aggregator_consumer_outages_total{@}[1h]))"
+                    },
+                ),
+                Panel(
                     "Retries at the source",
                     "ops",
                     "Polls, dead letters and commits of offsets that had to be tried again.",
@@ -320,7 +329,7 @@ CONSUMER = Dashboard(
                     "Handled and not committed",
                     "short",
                     "Offsets that come again after a crash: handled ones which the broker does not have yet. Two"
-                    " batches are usual under load.",
+                    " batches are usual under load. Nothing between a rebalance and the next record.",
                     {
                         "{{topic}} {{partition}}": "aggregator_consumer_handled_offset{@}"
                         " - aggregator_consumer_committed_offset{@}"

@@ -11,7 +11,15 @@ from itertools import accumulate
 from threading import Lock
 from typing import Literal
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, PlatformCollector, ProcessCollector
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+    disable_created_metrics,
+)
 from prometheus_client.core import HistogramMetricFamily
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
@@ -115,7 +123,12 @@ class BatchHistogram(Collector):
 
 
 def process_registry() -> CollectorRegistry:
-    """Return a registry that has what Prometheus knows of any process: `process_*` and `python_info`."""
+    """Return a registry that has what Prometheus knows of any process: `process_*` and `python_info`.
+
+    It has the metrics that are declared and no others: the library is told to show no `_created` beside each counter
+    and histogram, for the whole process. Metrics of workers, which are in files, never have any.
+    """
+    disable_created_metrics()
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)

@@ -149,6 +149,7 @@ class TestBatchesOfTheConsumer:
         # the parts that can be away are shown by what uses them
         missing = {f"aggregator_consumer_{name}" for name in (*by_partition, "available")}
         assert expected - names == missing
+        assert {sample.labels["part"] for sample in samples if "part" in sample.labels} == {"database", "source"}
         reasons = {sample.labels["reason"] for sample in samples if "reason" in sample.labels}
         assert reasons == {"", *SkipReason, *Reason}
 

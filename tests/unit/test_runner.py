@@ -462,6 +462,30 @@ class TestOutageOfTheSource:
         assert levels(logged, "source unavailable") == ["warning"]
         assert world.value("available", part="source") == 0
 
+    def test_each_poll_that_has_to_be_done_again_is_counted_with_an_error_or_without(self, world: World) -> None:
+        problems = {2: "no connection to the broker", 3: "no connection to the broker"}
+
+        def away_for_two_polls(name: str) -> None:
+            if name == "poll":
+                world.problem_text = problems.get(world.calls.count("poll"))
+
+        world.polls, world.on_call = [[GOOD], [], [], [], SourceUnavailable("no broker"), [GOOD]], away_for_two_polls
+        world.run()
+        assert world.value("retries_total", step="poll") == 3
+
+    def test_a_poll_that_brings_records_is_not_counted_though_another_broker_is_silent(self, world: World) -> None:
+        world.polls, world.problem_text = [[GOOD]], "no answer from another:9092 for 12 s"
+        world.run()
+        assert world.value("retries_total", step="poll") == 0
+
+    def test_each_outage_counts_once_however_often_a_step_is_done_again(self, world: World) -> None:
+        away = SourceUnavailable("no broker")
+        world.polls = [away, away, [GOOD], away, [GOOD]]
+        world.writes = [database_error(), database_error(), database_error()]
+        world.run()
+        assert world.value("outages_total", part="source") == 2
+        assert world.value("outages_total", part="database") == 1
+
 
 class TestWhatIsMeasured:
     @pytest.mark.parametrize(
@@ -493,6 +517,18 @@ class TestWhatIsMeasured:
         labels = {"topic": "results", "partition": "0"}
         assert world.registry.get_sample_value("aggregator_consumer_handled_offset", labels) is None
         assert world.registry.get_sample_value("aggregator_consumer_committed_offset", labels) is None
+
+    def test_a_partition_that_was_assigned_again_has_offsets_from_its_next_record_on(self, world: World) -> None:
+        partition = Partition("results", 0)
+
+        def assigned_again_at_the_second_poll(name: str) -> None:
+            if name == "poll":
+                world.progress = {partition: Progress(9, 9)} if world.calls.count("poll") > 1 else {}
+
+        world.polls, world.on_call = [[GOOD], [], [BAD], []], assigned_again_at_the_second_poll
+        world.run()
+        assert world.value("handled_offset", topic="results", partition="0") == 2
+        assert world.value("committed_offset", topic="results", partition="0") == 2
 
     def test_messages_share_the_time_in_which_their_batch_was_written(self, world: World) -> None:
         world.polls, world.write_seconds = [[GOOD, BAD, EMPTY]], 6.0
