@@ -9,6 +9,8 @@ from tests.support.postgresql import PostgresqlServer
 from tests.support.processes import Processes
 from tests.support.waiting import eventually
 
+POLLS_AGAIN = 'aggregator_consumer_retries_total{step="poll"}'
+
 
 @pytest.fixture
 def own_deployment(own_postgresql: PostgresqlServer, apache_kafka: ApacheKafka, processes: Processes) -> Deployment:
@@ -98,6 +100,9 @@ def test_an_outage_of_the_broker_is_waited_out(processes: Processes, postgresql_
         deployment.wait_for_rows("report", 1)
         broker.kill()
         eventually(lambda: consumer.readiness().status == 503, 60, "readiness tells of the outage")
+        polls = consumer.metrics()[POLLS_AGAIN]
+        eventually(lambda: consumer.metrics()[POLLS_AGAIN] > polls + 1, 20, "polls that find no broker are counted")
+        assert consumer.metrics()['aggregator_consumer_outages_total{part="source"}'] == 2
         broker.start()
         broker.produce(deployment.topic, [payload(CLUSTERS[1])])
         deployment.wait_for_rows("report", 2, timeout=60)
