@@ -143,9 +143,9 @@ def test_workers_have_kept_connections_closed_before_the_port_is(
             assert answer.status == 200
             return answer.will_close
 
-        assert not any([closing(connection) for connection in connections])
+        assert not any(closing(connection) for connection in connections)
         api.process.signal(signal.SIGTERM)
-        eventually(lambda: all([closing(connection) for connection in connections]), 10, "answers that tell to close")
+        eventually(lambda: all(closing(connection) for connection in connections), 10, "answers that tell to close")
     api.process.signal(signal.SIGTERM)
     assert api.process.wait_exit() == -signal.SIGTERM
 
