@@ -4,7 +4,6 @@ import os
 import socket
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -133,8 +132,6 @@ def _work(settings: ApiProcessSettings, bound: socket.socket, pulse: Pulse) -> N
     share_one_heap()
     logs.configure(settings.logging, tracing.log_processors(os.environ))
     psycopg2.extensions.set_wait_callback(limited_wait(settings.database))
-    # the process that started this one waits before it tells it to stop
-    settings = replace(settings, api=replace(settings.api, shutdown_delay=0.0))
     build = build_facts()
     metrics = ApiMetrics(CollectorRegistry(), build, shown=_shown(all_metrics(), settings))
     try:

@@ -134,7 +134,7 @@ class Workers:
         self.stop_requested = True
 
     def run(self, when_listening: Callable[[], None]) -> None:
-        """Have requests answered; after `request_stop` wait `shutdown_delay`, and let the workers end."""
+        """Have requests answered; after `request_stop` let the workers end, who wait `shutdown_delay` each."""
         with self._metrics_folder:
             for number in range(1, self._settings.workers + 1):
                 self._start(number, failures=0)
@@ -142,8 +142,6 @@ class Workers:
             if not self.stop_requested:
                 when_listening()
             self._watch_until(lambda: self.stop_requested)
-            end = time.monotonic() + self._settings.shutdown_delay
-            self._watch_until(lambda: time.monotonic() >= end)
             self._end()
 
     def _listening(self) -> int:
@@ -192,7 +190,9 @@ class Workers:
         processes = [worker.process for worker in self._workers.values()]
         for worker in self._workers.values():
             worker.pulse.tell_to_stop()
-        deadline = time.monotonic() + self._settings.shutdown_timeout + _LAST_SECONDS
+        # they wait themselves, since their answers have to say meanwhile that connections are to be closed
+        patience = self._settings.shutdown_delay + self._settings.shutdown_timeout + _LAST_SECONDS
+        deadline = time.monotonic() + patience
         while any(process.is_alive() for process in processes) and time.monotonic() < deadline:
             self._heartbeat.beat()
             time.sleep(_TURN_SECONDS)

@@ -3,7 +3,8 @@
 import http.client
 import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import pytest
 
@@ -24,16 +25,31 @@ GRACE_SECONDS = 30
 _PRE_STOP_SECONDS = 2 * REMOVAL_SECONDS
 
 
-class Clients:
-    """Clients of a port that ask all the time: on fresh connections, on one that they keep, busily and at leisure."""
+@dataclass(frozen=True)
+class Way:
+    """How a client asks: the pause in seconds between two requests, and how many it sends on a connection.
 
-    def __init__(self, port: int) -> None:
+    None of them looks whether its connection was closed meanwhile before it sends the next request.
+    """
+
+    pause: float
+    requests_a_connection: int = 1_000_000
+
+
+BUSY = (Way(0.01, 1), Way(0.01, 1), Way(0.01), Way(0.01), Way(0.3))
+LEISURELY_SECONDS = 3.0
+LEISURELY = (Way(1.0),) * 4 + (Way(LEISURELY_SECONDS),) * 4
+
+
+class Clients:
+    """Clients of a port that ask all the time, each in its way."""
+
+    def __init__(self, port: int, ways: Sequence[Way]) -> None:
         self._port = port
         self._over = threading.Event()
         self.answered = 0
         self.failed: list[str] = []
-        ways = [(0.01, 1), (0.01, 1), (0.01, 1_000_000), (0.01, 1_000_000), (0.3, 1_000_000)]
-        self._threads = [threading.Thread(target=self._ask, args=way) for way in ways]
+        self._threads = [threading.Thread(target=self._ask, args=[way]) for way in ways]
 
     def __enter__(self) -> "Clients":
         for thread in self._threads:
@@ -45,16 +61,16 @@ class Clients:
         for thread in self._threads:
             thread.join()
 
-    def wait_for_more(self, count: int = 50) -> None:
+    def wait_for_more(self, count: int) -> None:
         """Wait until so many more requests were answered."""
         enough = self.answered + count
         eventually(lambda: self.answered >= enough or self.failed, 30, f"{count} answers")
 
-    def _ask(self, pause: float, requests_a_connection: int) -> None:
+    def _ask(self, way: Way) -> None:
         connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=10)
         asked = 0
-        while not self._over.wait(pause):
-            if asked % requests_a_connection == 0:
+        while not self._over.wait(way.pause):
+            if asked % way.requests_a_connection == 0:
                 connection.close()
             asked += 1
             try:
@@ -68,7 +84,7 @@ class Clients:
             if status == "200":
                 self.answered += 1
             else:
-                self.failed.append(f"every {pause} s, {requests_a_connection} a connection: {status}")
+                self.failed.append(f"{way}: {status}")
         connection.close()
 
 
@@ -86,13 +102,24 @@ def test_no_request_fails_when_instances_are_replaced_as_kubernetes_does_it(
     processes: Processes, postgresql_url: str, balancer: Balancer, server: str, workers: str
 ) -> None:
     """Taken out of the service first, with a pause before the signal (`maxUnavailable: 0`, `preStop.sleep`)."""
+    _replace_all(
+        processes, postgresql_url, balancer, _as_kubernetes(balancer), API__SERVER=server, API__WORKERS=workers
+    )
 
-    def retire(api: Api) -> None:
-        balancer.remove(api)
-        last(_PRE_STOP_SECONDS)
-        assert api.process.stop(GRACE_SECONDS) == 0
 
-    _replace_all(processes, postgresql_url, balancer, retire, API__SERVER=server, API__WORKERS=workers)
+@pytest.mark.parametrize(("server", "workers"), [("waitress", "2"), ("granian", "1")])
+def test_no_request_of_clients_that_pause_on_kept_connections_fails(
+    processes: Processes, postgresql_url: str, balancer: Balancer, server: str, workers: str
+) -> None:
+    """Each asks once more within `api.shutdown_delay`, and hears that the connection ends."""
+    settings = {
+        "API__SERVER": server,
+        "API__WORKERS": workers,
+        "API__SHUTDOWN_DELAY": str(LEISURELY_SECONDS + 1),
+    }
+    retire = _as_kubernetes(balancer)
+    # so many come when each client has a connection that it keeps
+    _replace_all(processes, postgresql_url, balancer, retire, LEISURELY, 2 * len(LEISURELY), **settings)
 
 
 @pytest.mark.parametrize(("server", "workers"), [("waitress", "1"), ("granian", "2")])
@@ -108,10 +135,30 @@ def test_no_request_fails_when_a_balancer_asks_readiness_and_instances_wait_for_
     _replace_all(processes, postgresql_url, balancer, retire, **delay)
 
 
+def _as_kubernetes(balancer: Balancer) -> Callable[[Api], None]:
+    """Return what ends an instance as Kubernetes does with the manifests."""
+
+    def retire(api: Api) -> None:
+        balancer.remove(api)
+        last(_PRE_STOP_SECONDS)
+        assert api.process.stop(GRACE_SECONDS) == 0
+
+    return retire
+
+
 def _replace_all(
-    processes: Processes, url: str, balancer: Balancer, retire: Callable[[Api], None], **settings: str
+    processes: Processes,
+    url: str,
+    balancer: Balancer,
+    retire: Callable[[Api], None],
+    ways: Sequence[Way] = BUSY,
+    answers: int = 50,
+    **settings: str,
 ) -> None:
-    """Replace the oldest instance again and again, each time after a newer one is given connections."""
+    """Replace the oldest instance again and again, each time after a newer one is given connections.
+
+    Before and after each step clients get so many answers.
+    """
     reading_url = fill(url, REPORT)
 
     def start() -> Api:
@@ -120,13 +167,13 @@ def _replace_all(
         return api
 
     apis = [start() for _ in range(REPLICAS)]
-    with Clients(balancer.port) as clients:
+    with Clients(balancer.port, ways) as clients:
         for _ in range(ROUNDS):
-            clients.wait_for_more()
+            clients.wait_for_more(answers)
             apis.append(start())
-            clients.wait_for_more()
+            clients.wait_for_more(answers)
             retire(apis.pop(0))
-        clients.wait_for_more()
+        clients.wait_for_more(answers)
     assert clients.failed == []
 
 

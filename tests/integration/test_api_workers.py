@@ -130,6 +130,26 @@ def test_requests_that_were_accepted_are_answered_before_the_workers_end(
     assert not any(worker.is_running() for worker in workers)
 
 
+def test_workers_have_kept_connections_closed_before_the_port_is(
+    processes: Processes, sqlite_url: str, server: str
+) -> None:
+    api = _start(processes, fill(sqlite_url, REPORT), server, API__SHUTDOWN_DELAY="60")
+    with _connections(api, 8) as connections:
+
+        def closing(connection: http.client.HTTPConnection) -> bool:
+            connection.request("GET", f"{PREFIX}organizations")
+            answer = connection.getresponse()
+            answer.read()
+            assert answer.status == 200
+            return answer.will_close
+
+        assert not any(closing(connection) for connection in connections)
+        api.process.signal(signal.SIGTERM)
+        eventually(lambda: all(closing(connection) for connection in connections), 10, "answers that tell to close")
+    api.process.signal(signal.SIGTERM)
+    assert api.process.wait_exit() == -signal.SIGTERM
+
+
 def test_a_second_signal_ends_the_workers_at_once(processes: Processes, postgresql_url: str, server: str) -> None:
     api = _start(processes, fill(postgresql_url, REPORT), server)
     workers = _workers(api)

@@ -97,7 +97,7 @@ def pod_of(workload: Workload) -> Mapping[str, object]:
 
 WRONG = [
     ("base/consumer.yaml", "maxSurge: 0", "maxSurged: 0", "field not declared in schema", "maxSurged"),
-    ("base/api.yaml", "seconds: 10\n", "seconds: ten\n", "preStop.sleep.seconds", "expected numeric"),
+    ("base/api.yaml", "seconds: 5\n", "seconds: ten\n", "preStop.sleep.seconds", "expected numeric"),
     ("base/api.yaml", "drop: [ALL]", "drop: [NET_RAW]", "would violate PodSecurity", "unrestricted capabilities"),
     ("base/consumer.yaml", "runAsNonRoot: true", "fsGroup: 1", "would violate PodSecurity", "runAsNonRoot != true"),
     ("base/migration.yaml", "backoffLimit: 8", "backofLimit: 8", "field not declared in schema", "backofLimit"),
@@ -142,6 +142,8 @@ def test_what_is_applied_can_be_changed_upgraded_and_rolled_back(server: ApiServ
     assert_taken(server, rendered_text("production", copy))
     change(overlay / "kustomization.yaml", "newTag: 0.1.0", "newTag: 0.2.0")
     assert "field is immutable" in refused(server, rendered_text("production", copy))
+    images = server.kubectl(namespace, "get", "deployments", "--output=jsonpath={.items[*].spec..image}").split()
+    assert [image.rpartition(":")[2] for image in images] == ["0.2.0", "0.2.0"], "the others are applied all the same"
     change(overlay / "kustomization.yaml", "aggregator-migration-0-1-0", "aggregator-migration-0-2-0")
     assert_taken(server, rendered_text("production", copy))
     assert_taken(server, rendered_text("production"))
