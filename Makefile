@@ -17,8 +17,10 @@ GO_TOOLS := $(if $(shell command -v go),$(TOOLS)/.kustomize-v5.7.1 $(TOOLS)/.kub
 KUBERNETES := .cache/kubernetes
 KUBERNETES_TESTS := tests/deploy/kubernetes
 
+DEPLOYMENT_TESTS := tests/deploy tests/end_to_end/test_rolling_restart.py tests/end_to_end/test_restored_database.py
+
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-faults test-image test-kubernetes soak check check-alerts format lock bench bench-scale \
+.PHONY: help demo test test-faults test-deployment test-image test-kubernetes soak check check-alerts format lock bench bench-scale \
 	bench-compare clean
 
 help:  ## List the targets
@@ -31,7 +33,12 @@ test: $(STAMP)  ## Run all tests on real parts but the long ones (ARGS=... for p
 	@$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile -m 'not long and not image' $(ARGS)
 
 test-faults: $(STAMP)  ## Run the whole fault suite, and what else takes long (needs a JDK and Maven)
-	@$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile -m '(faults or long) and not image' $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile -m '(faults or long) and not image' \
+		$(addprefix --ignore=,$(DEPLOYMENT_TESTS)) $(ARGS)
+
+test-deployment: $(STAMP)  ## Restart and restore under load, and ask Prometheus all queries (needs a JDK, Maven, Prometheus)
+	@$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile -m 'long and not image' \
+		--ignore-glob='*test_manifests*' --ignore=$(KUBERNETES_TESTS) $(DEPLOYMENT_TESTS) $(ARGS)
 
 test-image: $(STAMP)  ## Build the image and run both processes in it (needs root, buildah, debootstrap, runc; no Docker)
 	@$(BIN)/python -m pytest -m image tests/deploy $(ARGS)

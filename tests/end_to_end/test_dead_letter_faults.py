@@ -19,6 +19,7 @@ from tests.support.waiting import eventually
 pytestmark = pytest.mark.faults
 
 
+@pytest.mark.long
 def test_letters_that_a_broker_held_when_it_was_cut_off_and_the_consumers_killed_come_again(
     postgresql_url: str, processes: Processes, begin_run: BeginRun
 ) -> None:

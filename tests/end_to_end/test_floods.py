@@ -51,6 +51,7 @@ def test_bad_messages_alone_at_the_end_of_each_partition_are_rejected(
     run.finish()
 
 
+@pytest.mark.long
 def test_gzip_bombs_are_rejected_without_being_inflated(real_deployment: Deployment, begin_run: BeginRun) -> None:
     run = begin_run(real_deployment, seed=33)
     bomb = gzip.compress(b'{"OrgID": 1, "Report": "' + bytes(1) * (500 * MIB), compresslevel=6)

@@ -22,6 +22,7 @@ def test_a_consumer_killed_again_and_again_loses_and_repeats_nothing(
     run.finish()
 
 
+@pytest.mark.long
 def test_both_consumers_killed_at_once_lose_and_repeat_nothing(
     real_deployment: Deployment, begin_run: BeginRun
 ) -> None:

@@ -42,6 +42,7 @@ def test_an_outage_of_the_database_is_waited_out(own_deployment: Deployment, own
     assert consumer.process.output.count("database unavailable") == 1
 
 
+@pytest.mark.long
 def test_a_frozen_database_shows_in_readiness_and_its_messages_are_stored_afterwards(
     own_deployment: Deployment, own_postgresql: PostgresqlServer
 ) -> None:
@@ -87,6 +88,7 @@ def test_processes_start_while_the_database_is_away(
     consumer.wait_until_ready()
 
 
+@pytest.mark.long
 def test_an_outage_of_the_broker_is_waited_out(processes: Processes, postgresql_url: str) -> None:
     broker = ApacheKafka()
     try:
