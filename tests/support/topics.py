@@ -66,7 +66,11 @@ class Topics:
         """Change a setting of a topic."""
         client = KafkaAdminClient(bootstrap_servers=self.bootstrap)
         try:
-            client.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, {name: value})])
+            client.alter_configs(
+                [ConfigResource(ConfigResourceType.TOPIC, topic, {name: value})],
+                # it would ask a broker that may not have heard of the topic yet
+                raise_on_unknown=False,
+            )
         finally:
             client.close()
 
