@@ -113,6 +113,7 @@ def test_a_topic_that_is_deleted_and_made_again_is_read_from_its_first_record(
     run.finish()
 
 
+@pytest.mark.long
 def test_a_topic_that_is_made_again_and_filled_while_nobody_looks_is_read_from_its_first_record(
     deployment: Deployment, broker: ApacheKafka, begin_run: BeginRun
 ) -> None:

@@ -27,7 +27,7 @@ STEPS_OF_THE_LOOP = {
 }
 
 
-@pytest.mark.parametrize("steps", [range(1, 70, 8), pytest.param(range(2, 70), marks=pytest.mark.long)])
+@pytest.mark.parametrize("steps", [range(1, 70, 16), pytest.param(range(2, 70), marks=pytest.mark.long)])
 def test_consumers_killed_between_any_two_steps_lose_and_repeat_nothing(
     real_deployment: Deployment, begin_run: BeginRun, tmp_path: Path, steps: range
 ) -> None:
