@@ -13,7 +13,7 @@ import structlog
 from peewee import Database
 
 from consumer_service.allowlist import read_allowlist
-from consumer_service.batch_spans import BatchSpans, NoSpans
+from consumer_service.batch_spans import BatchSpans
 from consumer_service.engines import engine_for
 from consumer_service.loop_watchdog import LoopWatchdog
 from consumer_service.metrics import ConsumerMetrics
@@ -123,9 +123,9 @@ def pipeline_for(settings: ConsumerSettings) -> Pipeline:
     return Pipeline(_limits(settings), _allowlist(settings), utc_now)
 
 
-def _batch_spans(settings: ConsumerProcessSettings, spans: "Spans | None") -> BatchSpans:
+def _batch_spans(settings: ConsumerProcessSettings, spans: "Spans | None") -> BatchSpans | None:
     if spans is None:
-        return NoSpans()
+        return None
     from consumer_service.traced_batches import TracedBatches  # noqa: PLC0415 - it imports OpenTelemetry
 
     return TracedBatches(spans, settings)
