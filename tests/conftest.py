@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 from tests.support.brokers import AnyBroker, EmbeddedTestBroker
 from tests.support.databases import sqlite_url_in
 from tests.support.kafka import REQUIRE_VARIABLE, ApacheKafka, KafkaMissingError
-from tests.support.postgresql import SERVER_VARIABLE, ExternalPostgresql, PostgresqlServer
+from tests.support.postgresql import SERVER_VARIABLE, ExternalPostgresql, PostgresqlServer, running_postgresql
 from tests.support.processes import Process, Processes
 
 STARTED = pytest.StashKey[list[Process]]()
@@ -55,23 +55,15 @@ def postgresql() -> Iterator[ExternalPostgresql]:
     if os.environ.get(SERVER_VARIABLE):
         yield ExternalPostgresql(os.environ[SERVER_VARIABLE])
         return
-    server = PostgresqlServer()
-    try:
-        server.start()
+    with running_postgresql() as server:
         yield server
-    finally:
-        server.close()
 
 
 @pytest.fixture
 def own_postgresql() -> Iterator[PostgresqlServer]:
     """Yield a PostgreSQL server for this test alone, which it may stop, kill and start again."""
-    server = PostgresqlServer()
-    try:
-        server.start()
+    with running_postgresql() as server:
         yield server
-    finally:
-        server.close()
 
 
 @pytest.fixture(params=["sqlite_url", "postgresql_url"], ids=["sqlite", "postgresql"])

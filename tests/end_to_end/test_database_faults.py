@@ -10,7 +10,7 @@ from tests.support.deployment import Deployment
 from tests.support.fault_run import FaultRun
 from tests.support.faults import DATABASE_FAULTS, SERVER_OPTIONS, DatabaseFault, deadlocks
 from tests.support.kafka import ApacheKafka
-from tests.support.postgresql import PostgresqlServer
+from tests.support.postgresql import PostgresqlServer, running_postgresql
 from tests.support.processes import Processes
 from tests.support.waiting import eventually, last
 
@@ -25,12 +25,8 @@ STATES = ("53100", "53200", "55P03", "40001", "40P01", "57014", "58030", "XX000"
 @pytest.fixture
 def server() -> Iterator[PostgresqlServer]:
     """Yield a server that a test may do anything to."""
-    server = PostgresqlServer(SERVER_OPTIONS)
-    try:
-        server.start()
+    with running_postgresql(SERVER_OPTIONS) as server:
         yield server
-    finally:
-        server.close()
 
 
 @pytest.fixture

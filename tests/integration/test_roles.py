@@ -13,7 +13,7 @@ from tests.support.brokers import EmbeddedTestBroker
 from tests.support.databases import migrate_database
 from tests.support.deployment import PREFIX, Deployment
 from tests.support.messages import CLUSTERS, HitSpec, payload
-from tests.support.postgresql import PostgresqlServer
+from tests.support.postgresql import PostgresqlServer, running_postgresql
 from tests.support.processes import Process, Processes
 from tests.support.roles import RoleUrls, as_role, database_with_roles, execute, make_roles
 from tests.support.topics import fresh_name
@@ -25,12 +25,8 @@ CHECK = Path(__file__).parents[1] / "contract" / "check.py"
 @pytest.fixture(scope="module")
 def roles_server() -> Iterator[PostgresqlServer]:
     """Yield a server for this module: roles belong to a server."""
-    server = PostgresqlServer()
-    try:
-        server.start()
+    with running_postgresql() as server:
         yield server
-    finally:
-        server.close()
 
 
 @pytest.fixture

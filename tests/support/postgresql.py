@@ -242,6 +242,17 @@ class PostgresqlServer(ExternalPostgresql):
         return self._folder / package.name / PROGRAMS
 
 
+@contextlib.contextmanager
+def running_postgresql(options: dict[str, str] | None = None) -> Iterator[PostgresqlServer]:
+    """Yield a server of our own that is started, with these settings, and end it afterwards."""
+    server = PostgresqlServer(options)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.close()
+
+
 def with_select_only(url: str) -> str:
     """Return the URL of the same database for a role that has SELECT on the tables that are there, and nothing else.
 
