@@ -1,7 +1,7 @@
 # Targets for developers and for the first look; `make help` lists them.
 
 PYTHON ?= python3
-JOBS ?= 2
+JOBS ?= 3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed

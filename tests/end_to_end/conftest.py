@@ -48,6 +48,15 @@ def begin_run(request: pytest.FixtureRequest) -> Iterator[BeginRun]:
         run.abandon()
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave scenarios of faults on the real parts to the whole suite where the embedded ones show them too."""
+    for item in items:
+        parameters = getattr(item, "callspec", None)
+        if item.get_closest_marker("faults") and parameters and parameters.params.get("deployment") == REAL:
+            item.add_marker(pytest.mark.long)
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say how much the fault suite compared."""
     found = [

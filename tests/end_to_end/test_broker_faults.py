@@ -13,7 +13,7 @@ from tests.support.processes import Processes
 from tests.support.topics import Sent
 from tests.support.waiting import eventually, last
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.long]
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,6 @@ def deployment(broker: ApacheKafka, postgresql_url: str, processes: Processes) -
     return deployment
 
 
-@pytest.mark.long
 def test_a_broker_killed_again_and_again_loses_and_repeats_nothing(
     deployment: Deployment, broker: ApacheKafka, begin_run: BeginRun
 ) -> None:
@@ -64,7 +63,6 @@ def test_a_broker_killed_again_and_again_loses_and_repeats_nothing(
     run.finish()
 
 
-@pytest.mark.long
 def test_a_broker_that_is_frozen_for_longer_than_a_session_loses_and_repeats_nothing(
     deployment: Deployment, broker: ApacheKafka, begin_run: BeginRun
 ) -> None:
@@ -78,7 +76,6 @@ def test_a_broker_that_is_frozen_for_longer_than_a_session_loses_and_repeats_not
     run.finish()
 
 
-@pytest.mark.long
 def test_connections_that_are_held_while_offsets_are_committed_lose_and_repeat_nothing(
     deployment: Deployment, proxy: KafkaProxy, begin_run: BeginRun
 ) -> None:
@@ -95,7 +92,7 @@ def test_connections_that_are_held_while_offsets_are_committed_lose_and_repeat_n
     run.finish()
 
 
-@pytest.mark.parametrize("seconds", [0, pytest.param(2, marks=pytest.mark.long)], ids=["at once", "later"])
+@pytest.mark.parametrize("seconds", [0, 2], ids=["at once", "later"])
 def test_a_topic_that_is_deleted_and_made_again_is_read_from_its_first_record(
     deployment: Deployment, broker: ApacheKafka, begin_run: BeginRun, seconds: float
 ) -> None:
@@ -113,7 +110,6 @@ def test_a_topic_that_is_deleted_and_made_again_is_read_from_its_first_record(
     run.finish()
 
 
-@pytest.mark.long
 def test_a_topic_that_is_made_again_and_filled_while_nobody_looks_is_read_from_its_first_record(
     deployment: Deployment, broker: ApacheKafka, begin_run: BeginRun
 ) -> None:
@@ -133,7 +129,6 @@ def test_a_topic_that_is_made_again_and_filled_while_nobody_looks_is_read_from_i
     run.finish()
 
 
-@pytest.mark.long
 def test_a_group_whose_offsets_are_older_than_the_topic_goes_on_at_the_first_record(
     deployment: Deployment, broker: ApacheKafka, begin_run: BeginRun
 ) -> None:
@@ -152,7 +147,6 @@ def test_a_group_whose_offsets_are_older_than_the_topic_goes_on_at_the_first_rec
     run.finish()
 
 
-@pytest.mark.long
 def test_a_broker_that_is_not_there_at_the_start_is_waited_for(
     deployment: Deployment, broker: ApacheKafka, begin_run: BeginRun
 ) -> None:
@@ -168,7 +162,6 @@ def test_a_broker_that_is_not_there_at_the_start_is_waited_for(
     run.finish()
 
 
-@pytest.mark.long
 def test_a_dead_letter_topic_that_takes_nothing_holds_the_offsets_back(
     deployment: Deployment, broker: ApacheKafka, begin_run: BeginRun
 ) -> None:

@@ -73,15 +73,15 @@ def test_a_database_that_is_frozen_for_a_minute_is_waited_for(
     run.finish()
 
 
-@pytest.mark.parametrize("states", [STATES[:2], pytest.param(STATES, marks=pytest.mark.long)])
+@pytest.mark.long
 def test_a_statement_that_fails_for_no_fault_of_its_values_is_done_again(
-    deployment: Deployment, server: PostgresqlServer, begin_run: BeginRun, states: tuple[str, ...]
+    deployment: Deployment, server: PostgresqlServer, begin_run: BeginRun
 ) -> None:
     run = begin_run(deployment, seed=7)
     set_state = _make_statements_fail_on_demand(deployment)
     run.begin_load()
     run.start_two()
-    for state in states:
+    for state in STATES:
         table = run.random.choice(WRITTEN_TABLES)
         run.wait_for_stored(10)
         with run.fault(f"{state} by statements on {table}"):

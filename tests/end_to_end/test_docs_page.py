@@ -78,7 +78,7 @@ class Page:
         self.browser.click(".auth-btn-wrapper .btn-done")
 
 
-@pytest.mark.parametrize("path", [f"{PREFIX}docs", f"{PREFIX}docs/"])
+@pytest.mark.parametrize("path", [f"{PREFIX}docs", pytest.param(f"{PREFIX}docs/", marks=pytest.mark.long)])
 def test_a_request_from_the_page_shows_the_answer_of_the_api(
     browser: Browser, deployment: Deployment, path: str
 ) -> None:
@@ -117,6 +117,7 @@ def test_an_identity_can_be_given_where_requests_need_one(browser: Browser, depl
     assert api.exit_code is None
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("path", ["/elsewhere/docs", "/elsewhere/docs/"])
 def test_the_page_works_where_a_proxy_shows_the_api_under_another_prefix(
     browser: Browser, deployment: Deployment, path: str

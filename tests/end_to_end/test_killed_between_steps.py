@@ -9,7 +9,7 @@ from tests.support.deployment import Deployment
 from tests.support.failpoints import COMMAND
 from tests.support.fault_run import FaultRun
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.long]
 
 STEPS_OF_THE_LOOP = {
     "after poll",
@@ -27,14 +27,13 @@ STEPS_OF_THE_LOOP = {
 }
 
 
-@pytest.mark.parametrize("steps", [range(1, 70, 16), pytest.param(range(2, 70), marks=pytest.mark.long)])
 def test_consumers_killed_between_any_two_steps_lose_and_repeat_nothing(
-    real_deployment: Deployment, begin_run: BeginRun, tmp_path: Path, steps: range
+    real_deployment: Deployment, begin_run: BeginRun, tmp_path: Path
 ) -> None:
     run = begin_run(real_deployment, seed=4, CONSUMER__MAX_BATCH="25")
     run.produce(run.traffic.take(2_000))
     log = tmp_path / "steps"
-    for step in steps:
+    for step in range(1, 70):
         _live_until(run, step, log)
     run.finish()
     reached = set(log.read_text(encoding="utf-8").splitlines())

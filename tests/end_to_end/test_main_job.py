@@ -7,6 +7,8 @@ from collections import Counter
 from datetime import datetime
 from pathlib import Path
 
+import pytest
+
 from examples.demo.generator import Fleet
 from libaggregator.messages import Limits, decode
 from tests.support.deployment import Deployment
@@ -113,6 +115,7 @@ def test_sigterm_in_the_middle_of_a_batch_loses_nothing_and_stores_nothing_half(
     _assert_tables_are_those_of(payloads, deployment)
 
 
+@pytest.mark.long
 def test_a_killed_consumer_leaves_nothing_half_and_its_batch_comes_again(real_deployment: Deployment) -> None:
     deployment = real_deployment
     payloads = _produce_backlog(deployment, 1000)

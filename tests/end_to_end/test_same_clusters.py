@@ -9,10 +9,10 @@ from tests.support.reckoning import Reckoning
 from tests.support.traffic import Traffic
 from tests.support.waiting import eventually
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.long]
 
 
-@pytest.mark.parametrize("seed", [41, pytest.param(42, marks=pytest.mark.long)])
+@pytest.mark.parametrize("seed", [41, 42])
 def test_the_newest_of_each_cluster_is_stored_whoever_had_the_others(
     real_deployment: Deployment, begin_run: BeginRun, seed: int
 ) -> None:

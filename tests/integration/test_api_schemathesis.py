@@ -4,6 +4,7 @@ Everything is real: processes, both databases, the recorded data set. Further ar
 `AGGREGATOR_TEST_SCHEMATHESIS`, for example `--seed 7 --max-examples 1000`; they win over those in here.
 """
 
+import contextlib
 import http.client
 import json
 import os
@@ -21,9 +22,9 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from api_service.fields import EXAMPLE_COMPONENT, EXAMPLE_ERROR_KEY
-from tests.contract.test_recorded_requests import CASES, Deployment, loaded_deployment
+from tests.contract.test_recorded_requests import CASES, loaded_deployment
 from tests.support.api_process import IDENTITY, RawAnswer
-from tests.support.databases import open_database
+from tests.support.databases import open_database, sqlite_url_in
 from tests.support.openapi import Document
 
 ARGUMENTS_VARIABLE = "AGGREGATOR_TEST_SCHEMATHESIS"
@@ -72,20 +73,34 @@ class Api:
         }
 
 
-@pytest.fixture(scope="module")
-def deployment(module_database_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
-    """Yield a database that holds the data set and a row for each example, on each engine in turn."""
-    with loaded_deployment(tmp_path_factory.mktemp("processes"), module_database_url) as deployment:
-        database = open_database(module_database_url)
+@pytest.fixture(
+    scope="module",
+    params=[
+        ("sqlite", "none"),
+        *(
+            pytest.param(combination, marks=pytest.mark.long)
+            for combination in (("sqlite", "xrh"), ("postgresql", "none"), ("postgresql", "xrh"))
+        ),
+    ],
+    ids="-".join,
+)
+def api(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
+    """Yield an API on a database that holds the data set and a row for each example.
+
+    On each engine, without identities and with them.
+    """
+    engine, auth = request.param
+    folder = tmp_path_factory.mktemp("processes")
+    with contextlib.ExitStack() as stack:
+        if engine == "sqlite":
+            url = sqlite_url_in(folder)
+        else:
+            url = stack.enter_context(request.getfixturevalue("postgresql").database())
+        deployment = stack.enter_context(loaded_deployment(folder, url))
+        database = open_database(url)
         database.execute_sql(ACKNOWLEDGEMENT)
         database.close()
-        yield deployment
-
-
-@pytest.fixture(scope="module", params=["none", "xrh"])
-def api(request: pytest.FixtureRequest, deployment: Deployment) -> Api:
-    """Return an API on the database, without identities and with them."""
-    return Api(deployment.start_api(request.param), with_identity=request.param == "xrh")
+        yield Api(deployment.start_api(auth), with_identity=auth == "xrh")
 
 
 def _run_schemathesis(api: Api, document: Document, folder: Path) -> dict[str, Any]:

@@ -73,7 +73,7 @@ def kafka(broker: AnyBroker) -> Iterator[KafkaHarness]:
     made.close()
 
 
-@pytest.fixture(params=["embedded", "apache"])
+@pytest.fixture(params=["embedded", pytest.param("apache", marks=pytest.mark.long)])
 def stoppable(request: pytest.FixtureRequest) -> Iterator[KafkaHarness]:
     """Yield the same on a broker that the test may stop; it runs."""
     if request.param == "embedded":
@@ -240,6 +240,7 @@ class TestKafkaProgress:
         eventually(at_the_end, what="the position behind the last mark")
         kafka.close()
 
+    @pytest.mark.long
     def test_records_that_compaction_took_away_are_not_missing(self) -> None:
         broker = ApacheKafka({"log.cleaner.backoff.ms": "100", "log.cleaner.min.cleanable.ratio": "0.01"})
         kafka = KafkaHarness(broker)
@@ -658,6 +659,7 @@ class TestKafkaOutage:
         source.commit(offsets_after(records))
         assert source.send_dead_letters([letter_for(value=b"x")]).sent == 1
 
+    @pytest.mark.long
     def test_offsets_that_an_outage_kept_from_arriving_arrive_after_it(self, apache_kafka: ApacheKafka) -> None:
         kafka = KafkaHarness(apache_kafka)
         kafka.create_topic()
