@@ -1,6 +1,6 @@
 """The SQL that stores results, each statement with what it is for; the same for every engine.
 
-`%s` marks a parameter. Names in braces stand for what an engine puts there (`consumer_service/engines.py`): `{wanted}`
+`%s` marks a parameter. Names in braces stand for what an engine puts there (`consumer_service/engines`): `{wanted}`
 for a query that gives the rows of parameters, `{rows}` for the rows that an INSERT takes, `{for_update}` for the lock
 on the rows of `report` that are read, `{text_of_length}` for a report's text if it has as many bytes as the one that
 came, else NULL, and `{short_details}` for `template_data` where it is short, else NULL.

@@ -9,6 +9,7 @@ from structlog.testing import capture_logs
 
 from tests.support.brokers import AnyBroker, EmbeddedTestBroker
 from tests.support.databases import sqlite_url_in
+from tests.support.engines import ENGINES, name_of
 from tests.support.kafka import REQUIRE_VARIABLE, ApacheKafka, KafkaMissingError
 from tests.support.postgresql import SERVER_VARIABLE, ExternalPostgresql, PostgresqlServer, running_postgresql
 from tests.support.processes import Process, Processes
@@ -66,11 +67,11 @@ def own_postgresql() -> Iterator[PostgresqlServer]:
         yield server
 
 
-@pytest.fixture(params=["sqlite_url", "postgresql_url"], ids=["sqlite", "postgresql"])
-def database_url(request: pytest.FixtureRequest) -> str:
-    """Return the URL of an empty database, on each engine in turn."""
-    url: str = request.getfixturevalue(request.param)
-    return url
+@pytest.fixture(params=ENGINES, ids=name_of)
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """Yield the URL of an empty database, on each engine in turn."""
+    with request.param.new_database(request, tmp_path) as url:
+        yield url
 
 
 @pytest.fixture
@@ -86,14 +87,10 @@ def sqlite_url(tmp_path: Path) -> str:
     return sqlite_url_in(tmp_path)
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+@pytest.fixture(scope="module", params=ENGINES, ids=name_of)
 def module_database_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Yield the URL of an empty database for all tests of a module, on each engine in turn."""
-    if request.param == "sqlite":
-        yield sqlite_url_in(tmp_path_factory.mktemp("database"))
-        return
-    server: ExternalPostgresql = request.getfixturevalue("postgresql")
-    with server.database() as url:
+    with request.param.new_database(request, tmp_path_factory.mktemp("database")) as url:
         yield url
 
 

@@ -15,6 +15,7 @@ from examples.demo.ports import free_port
 from tests.support.api_process import SERVERS
 from tests.support.databases import open_database
 from tests.support.deployment import PREFIX, fetch
+from tests.support.engines import POSTGRESQL, name_of
 from tests.support.postgresql import READER, with_select_only
 from tests.support.processes import Process, Processes
 from tests.support.waiting import eventually
@@ -103,7 +104,7 @@ def test_every_recorded_request_of_the_group_is_answered_as_recorded(apis: Apis,
     assert result.returncode == 0
 
 
-@pytest.mark.parametrize("module_database_url", ["postgresql"], indirect=True)
+@pytest.mark.parametrize("module_database_url", [POSTGRESQL], ids=name_of, indirect=True)
 def test_the_answers_were_given_to_a_role_that_can_only_read(apis: Apis, module_database_url: str) -> None:
     connection = psycopg2.connect(module_database_url)
     with connection.cursor() as cursor:

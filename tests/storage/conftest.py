@@ -1,7 +1,9 @@
 """A migrated database on each engine, and a store that writes into it as the consumer does."""
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from datetime import datetime, timedelta
+from functools import cache
 from typing import Any
 
 import pytest
@@ -13,11 +15,12 @@ from consumer_service.sources import Record
 from consumer_service.writer import Writer, Written
 from libaggregator.messages import Limits
 from tests.support.api import ApiUnderTest
-from tests.support.databases import migrate_database, open_database, sqlite_url_in
-from tests.support.postgresql import ExternalPostgresql
+from tests.support.databases import emptied, migrate_database, open_database
+from tests.support.engines import ENGINES, POSTGRESQL, Ability, EngineUnderTest, engines_with
 from tests.support.tables import empty_tables
 
 MakeApi = Callable[..., ApiUnderTest]
+UrlOn = Callable[[EngineUnderTest], str]
 NOON = datetime(2026, 6, 1, 12, 0, 0, 123456)
 
 
@@ -41,11 +44,28 @@ class Store:
         return self.now
 
 
+def stores_on(engines: Sequence[EngineUnderTest]) -> list[Any]:
+    """Return a parameter for each way in which the consumer writes on each of some engines."""
+    return [pytest.param((engine, many), id=name) for engine in engines for name, many in engine.stores.items()]
+
+
 @pytest.fixture(scope="module")
-def shared_url(postgresql: ExternalPostgresql) -> Iterator[str]:
-    """Yield the URL of a migrated database on PostgreSQL, one for all tests of a module."""
-    with postgresql.database() as url:
-        yield migrate_database(url)
+def shared_url_on(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[UrlOn]:
+    """Yield what gives the URL of a migrated database on an engine, one for all tests of a module."""
+    with ExitStack() as databases:
+
+        @cache
+        def url_on(engine: EngineUnderTest) -> str:
+            database = engine.new_database(request, tmp_path_factory.mktemp("database"))
+            return migrate_database(databases.enter_context(database))
+
+        yield url_on
+
+
+@pytest.fixture(scope="module")
+def shared_url(shared_url_on: UrlOn) -> str:
+    """Return the URL of a migrated database on PostgreSQL, one for all tests of a module."""
+    return shared_url_on(POSTGRESQL)
 
 
 @pytest.fixture(scope="module")
@@ -54,14 +74,12 @@ def migrated_url(module_database_url: str) -> str:
     return migrate_database(module_database_url)
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgresql", "postgresql by COPY"])
-def shared_store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+@pytest.fixture(scope="module", params=stores_on(ENGINES))
+def shared_store(request: pytest.FixtureRequest, shared_url_on: UrlOn) -> Iterator[Store]:
     """Yield a store on each engine in turn, one for all tests of a module; on PostgreSQL also as if rows were many."""
-    if request.param == "sqlite":
-        database = open_database(migrate_database(sqlite_url_in(tmp_path_factory.mktemp("store"))))
-    else:
-        database = open_database(request.getfixturevalue("shared_url"))
-    yield Store(database, 1 if request.param == "postgresql by COPY" else MANY)
+    engine, many = request.param
+    database = open_database(shared_url_on(engine))
+    yield Store(database, many)
     database.close()
 
 
@@ -72,6 +90,15 @@ def store(shared_store: Store) -> Store:
         empty_tables(shared_store.database)
     shared_store.now = NOON
     return shared_store
+
+
+@pytest.fixture(params=stores_on(engines_with(Ability.LIMITS)))
+def limited_store(request: pytest.FixtureRequest, shared_url_on: UrlOn) -> Iterator[Store]:
+    """Yield a store without rows on each engine in turn that can refuse values."""
+    engine, many = request.param
+    database = open_database(emptied(shared_url_on(engine)))
+    yield Store(database, many)
+    database.close()
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Two consumers that hold the same clusters for a moment leave what one would have left (PostgreSQL)."""
+"""Two consumers that hold the same clusters for a moment leave what one would have left."""
 
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,12 +19,12 @@ from consumer_service.statements import Query, Table, Upsert
 from consumer_service.writer import Writer, Written
 from libaggregator.messages import Limits, Message, decode
 from libaggregator.storage.faults import DATABASE_ERRORS, Fault, fault_of, sqlstate_of
-from libaggregator.storage.schema import migrate
-from tests.storage.conftest import NOON
-from tests.support.databases import open_database
+from tests.storage.conftest import NOON, UrlOn, stores_on
+from tests.support.databases import emptied, open_database
+from tests.support.engines import ENGINES, POSTGRESQL, Ability, EngineUnderTest, engines_with, name_of
 from tests.support.messages import CLUSTERS, HitSpec, payload, record
 from tests.support.model import Model
-from tests.support.tables import empty_tables, read_tables
+from tests.support.tables import read_tables
 from tests.support.waiting import eventually
 
 CLUSTER, OTHER_CLUSTER = CLUSTERS[:2]
@@ -34,14 +34,10 @@ DEADLOCK = "40P01"
 A, B, C = HitSpec("a.report", "K", 1), HitSpec("b.report", "K", 2), HitSpec("c.report", "K", 3)
 
 
-@pytest.fixture
-def url(shared_url: str) -> str:
-    """Return the URL of a migrated database without rows."""
-    database = open_database(shared_url)
-    with database.atomic():
-        empty_tables(database)
-    database.close()
-    return shared_url
+@pytest.fixture(params=ENGINES, ids=name_of)
+def url(request: pytest.FixtureRequest, shared_url_on: UrlOn) -> str:
+    """Return the URL of a migrated database without rows, on each engine in turn."""
+    return emptied(shared_url_on(request.param))
 
 
 @dataclass
@@ -51,6 +47,7 @@ class Consumer:
     url: str
     now: datetime = NOON
     many: int = MANY
+    on: EngineUnderTest = POSTGRESQL
     conflicts: list[BaseException] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -74,11 +71,18 @@ class Consumer:
                 self.conflicts.append(error)
         raise AssertionError(f"not written in {ATTEMPTS} attempts: {self.conflicts[-1]}")
 
+    def lets_another_wait(self) -> bool:
+        """Whether a session of its database waits for a lock."""
+        assert self.on.waiting_for_locks is not None
+        return self.on.waiting_for_locks(self.url) > 0
 
-@pytest.fixture(params=[MANY, 1], ids=["", "by COPY"])
-def consumers(request: pytest.FixtureRequest, url: str) -> Iterator[tuple[Consumer, Consumer]]:
-    """Yield two consumers on one database without rows; the clock of the second is ahead."""
-    pair = Consumer(url, many=request.param), Consumer(url, NOON + timedelta(seconds=60), request.param)
+
+@pytest.fixture(params=stores_on(engines_with(Ability.ROW_LOCKS)))
+def consumers(request: pytest.FixtureRequest, shared_url_on: UrlOn) -> Iterator[tuple[Consumer, Consumer]]:
+    """Yield two consumers on one database without rows, on each engine in turn; the clock of the second is ahead."""
+    engine, many = request.param
+    url = emptied(shared_url_on(engine))
+    pair = Consumer(url, NOON, many, engine), Consumer(url, NOON + timedelta(seconds=60), many, engine)
     yield pair
     for consumer in pair:
         consumer.database.close()
@@ -213,13 +217,15 @@ def test_a_row_that_was_read_stays_locked_until_it_is_written(
 ) -> None:
     ours, other = consumers
     ours.write_once([at(8, [A])])
-    other.database.execute_sql("SET lock_timeout = '100ms'")
+    with ThreadPoolExecutor(1) as pool:
+        deleting: list[Any] = []
 
-    def delete() -> None:
-        with pytest.raises(DATABASE_ERRORS):
-            other.database.execute_sql("DELETE FROM report")
+        def start_to_delete() -> None:
+            deleting.append(pool.submit(other.database.execute_sql, "DELETE FROM report"))
+            eventually(ours.lets_another_wait, what="whoever deletes the row waits")
 
-    ours.write_once([at(9, [B])], Interrupted(ours.engine, delete))
+        ours.write_once([at(9, [B])], Interrupted(ours.engine, start_to_delete))
+        deleting[0].result(PATIENCE)
     assert ours.database.execute_sql("SELECT rule_fqdn FROM rule_hit").fetchall() == [("b.report",)]
 
 
@@ -235,7 +241,7 @@ def test_a_consumer_waits_for_the_other_one_that_has_its_cluster_in_hand(
 
         def start_the_other() -> None:
             waiting.append(pool.submit(other.write_once, [late]))
-            eventually(lambda: is_waiting_for_a_lock(ours.database), what="the other consumer waits")
+            eventually(ours.lets_another_wait, what="the other consumer waits")
 
         ours.now += timedelta(seconds=10)
         ours.write_once([at(6, [A, B])], Interrupted(ours.engine, start_the_other))
@@ -250,26 +256,11 @@ def test_a_consumer_waits_for_the_other_one_that_has_its_cluster_in_hand(
     assert found == expected
 
 
-def is_waiting_for_a_lock(database: Database) -> bool:
-    """Whether another session of this database waits for a lock; `database` may be in a transaction."""
-    statement = (
-        "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
-        " AND pid <> pg_backend_pid()"
-    )
-    # what a transaction saw of it once it sees again
-    database.execute_sql("SELECT pg_stat_clear_snapshot()")
-    return bool(database.execute_sql(statement).fetchone()[0])
-
-
 @pytest.mark.parametrize("upsert", [statements.CHANGE_REPORTS, statements.REFRESH_REPORTS], ids=lambda it: it.name)
 @pytest.mark.parametrize("many", [1, 1000])
-@pytest.mark.parametrize("name", ["sqlite", "postgresql"])
-def test_the_statement_itself_keeps_a_newer_report(
-    request: pytest.FixtureRequest, sqlite_url: str, name: str, many: int, upsert: Upsert
-) -> None:
+def test_the_statement_itself_keeps_a_newer_report(url: str, many: int, upsert: Upsert) -> None:
     """Whatever was read before, an older or equal report does not get into the table."""
-    database = open_database(sqlite_url if name == "sqlite" else request.getfixturevalue("url"))
-    migrate(database)
+    database = open_database(url)
     engine = engine_for(database, many)
     noon = datetime(2026, 5, 1, 12)
     # microseconds from noon, and the organization that the row has afterwards
@@ -295,12 +286,8 @@ class Misled(Interrupted):
 
 
 @pytest.mark.parametrize("text", ["the same", "another"])
-@pytest.mark.parametrize("name", ["sqlite", "postgresql"])
-def test_a_report_that_the_statement_keeps_undoes_the_batch(
-    request: pytest.FixtureRequest, sqlite_url: str, name: str, text: str
-) -> None:
-    consumer = Consumer(sqlite_url if name == "sqlite" else request.getfixturevalue("url"))
-    migrate(consumer.database)
+def test_a_report_that_the_statement_keeps_undoes_the_batch(url: str, text: str) -> None:
+    consumer = Consumer(url)
     consumer.write_once([at(8, [A])])
     before = read_tables(consumer.database)
     older = record(payload(CLUSTER, "2026-05-01T07:00:00Z", [A], version="4.16.8" if text == "the same" else "5"))
@@ -430,8 +417,9 @@ def without(row: Sequence[Any], places: Sequence[int]) -> list[Any]:
 NOON_PLUS_MINUTE = (NOON + timedelta(seconds=60)).replace(microsecond=0)
 
 
-def test_a_lock_is_waited_for_no_longer_than_a_group_can_wait_for_a_member(url: str) -> None:
-    holder, waiting = Consumer(url), Consumer(url)
+def test_a_lock_is_waited_for_no_longer_than_a_group_can_wait_for_a_member(shared_url: str) -> None:
+    """On PostgreSQL, whose table can be locked as a whole."""
+    holder, waiting = Consumer(emptied(shared_url)), Consumer(shared_url)
     with holder.database.atomic():
         holder.database.execute_sql("LOCK TABLE report IN EXCLUSIVE MODE")
         with pytest.raises(DATABASE_ERRORS) as raised:

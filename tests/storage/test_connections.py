@@ -64,7 +64,7 @@ class TestReader:
     )
     def test_it_can_not_write(self, writer: Database, reader: Database, statement: str) -> None:
         tables = sorted(writer.get_tables())
-        with pytest.raises(DATABASE_ERRORS, match=r"read.?only"):
+        with pytest.raises(DATABASE_ERRORS, match=r"(?i)read.?only"):
             reader.execute_sql(statement)
         assert writer.execute_sql("SELECT org_id, cluster FROM report").fetchall() == [(1, "c")]
         assert sorted(writer.get_tables()) == tables

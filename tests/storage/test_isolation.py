@@ -12,7 +12,6 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
-from pathlib import Path
 
 import falcon.inspect
 import pytest
@@ -21,7 +20,7 @@ from falcon.testing import Result
 from api_service.resources.writes import WRITE_PATHS
 from tests.support.api import ApiUnderTest, identity
 from tests.support.databases import migrate_database
-from tests.support.postgresql import ExternalPostgresql
+from tests.support.engines import ENGINES, EngineUnderTest, name_of
 
 OTHER, OWN = 1, 2
 SECRET, MINE = "SECRET_OF_ORG_1", "TEXT_OF_ORG_2"
@@ -141,21 +140,21 @@ class Apis:
     of_one: ApiUnderTest
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+@pytest.fixture(scope="module", params=ENGINES, ids=name_of)
 def apis(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Apis]:
     """Yield both APIs, on each engine in turn."""
-    if request.param == "sqlite":
-        yield _filled(tmp_path_factory.mktemp("both"), tmp_path_factory.mktemp("one"))
-        return
-    server: ExternalPostgresql = request.getfixturevalue("postgresql")
-    with server.database() as both, server.database() as one:
+    engine: EngineUnderTest = request.param
+    with (
+        engine.new_database(request, tmp_path_factory.mktemp("both")) as both,
+        engine.new_database(request, tmp_path_factory.mktemp("one")) as one,
+    ):
         filled = _filled(migrate_database(both), migrate_database(one))
         yield filled
         for api in (filled.of_both, filled.of_one):
             api.close()
 
 
-def _filled(both: Path | str, one: Path | str) -> Apis:
+def _filled(both: str, one: str) -> Apis:
     apis = Apis(ApiUnderTest(both, auth="xrh"), ApiUnderTest(one, auth="xrh"))
     for api in (apis.of_both, apis.of_one):
         _insert_organization(api, OWN, OWNED, MINE)

@@ -48,7 +48,7 @@ def test_a_batch_is_an_outage_if_its_file_is_replaced_while_it_is_written(
         if _file(tmp_path).exists():
             _file(tmp_path).rename(tmp_path / "moved")
 
-    monkeypatch.setattr("consumer_service.engines._Sqlite.run_each", move_away)
+    monkeypatch.setattr("consumer_service.engines.sqlite.SqliteEngine.run_each", move_away)
     with pytest.raises(DATABASE_ERRORS) as raised:
         store.write([record(payload(CLUSTERS[1]), 1)])
     assert describe(raised.value) == "the file was removed or replaced while it was written"

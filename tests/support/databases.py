@@ -8,6 +8,7 @@ from peewee import Database
 from libaggregator.settings import DatabaseSettings, Secret
 from libaggregator.storage.connections import open_writer
 from libaggregator.storage.schema import migrate
+from tests.support.tables import empty_tables
 
 SQLITE_FILE = "aggregator.db"
 
@@ -28,5 +29,14 @@ def migrate_database(url: str, *statements: str) -> str:
     migrate(database)
     for statement in statements:
         database.execute_sql(statement)
+    database.close()
+    return url
+
+
+def emptied(url: str) -> str:
+    """Delete all rows of a migrated database, and return its URL."""
+    database = open_database(url)
+    with database.atomic():
+        empty_tables(database)
     database.close()
     return url
