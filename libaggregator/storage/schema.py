@@ -133,7 +133,7 @@ def _adopt(session: Session, skip_rewrite: bool) -> list[str]:
 
 
 def _adoptable(database: Database, skip_rewrite: bool) -> list[str]:
-    """Return the steps that are to do, in their order; SchemaError if anything that can be known stands in the way of one."""
+    """Return the steps that are to do, in their order; SchemaError if anything that can be known is in their way."""
     pending = in_order_of_adoption(name for name in check_schema(database) if not (skip_rewrite and name == REWRITE))
     if isinstance(database, SqliteDatabase):
         if _FIRST_STEP in pending:

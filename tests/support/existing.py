@@ -10,7 +10,8 @@ DUMP = Path(__file__).with_name("schema_32.sql")
 _FILL = """
     INSERT INTO report (org_id, cluster, report, reported_at, last_checked_at, gathered_at)
         SELECT 10 + n % {organizations}, md5(n::text)::uuid::text, repeat(md5(n::text), {report_bytes} / 32), at, at, at
-        FROM generate_series(1, {clusters}) AS n, LATERAL (SELECT timestamp '2026-01-01' + n * interval '1 s' AS at) AS t;
+        FROM generate_series(1, {clusters}) AS n,
+            LATERAL (SELECT timestamp '2026-01-01' + n * interval '1 s' AS at) AS t;
     INSERT INTO rule_hit (org_id, cluster_id, rule_fqdn, error_key, template_data, created_at)
         SELECT 10 + n % {organizations}, md5(n::text)::uuid::text, 'ccx_rules_ocp.external.rules.r' || (n + h) % 100
             || '.report', 'KEY_' || h, '{{"n": "' || repeat(md5(h::text), 3) || '"}}', timestamp '2026-01-01'
@@ -53,18 +54,17 @@ INSERTS_OF_OLD_SERVICE = (
 )
 
 
-def load_existing(url: str) -> str:
-    """Load the dump into an empty database on PostgreSQL; return its URL."""
-    execute(url, DUMP.read_text(encoding="utf-8"))
-    return url
+def load_existing(
+    url: str, clusters: int = 0, *, hits: int = 5, organizations: int = 1000, report_bytes: int = 512
+) -> str:
+    """Load the dump into an empty database on PostgreSQL, with so many clusters more; return its URL.
 
-
-def fill_existing(
-    url: str, clusters: int, *, hits: int = 5, organizations: int = 1000, report_bytes: int = 512
-) -> None:
-    """Add so many clusters to a database that `load_existing` made; the server makes the rows."""
+    The server makes their rows, before there are indexes.
+    """
+    tables, marker, keys = DUMP.read_text(encoding="utf-8").partition("-- keys, constraints, indexes")
     sizes = {"clusters": clusters, "hits": hits, "organizations": organizations, "report_bytes": report_bytes}
-    execute(url, *_FILL.format(**sizes).split(";"))
+    execute(url, tables, _FILL.format(**sizes), marker + keys)
+    return url
 
 
 def digests(url: str) -> dict[str, tuple[object, ...]]:

@@ -142,6 +142,7 @@ INSERT INTO public.rule_disable VALUES
 INSERT INTO public.advisor_ratings VALUES
     ('1', 'ccx_rules_ocp.external.rules.a', 'A', NULL, NULL, NULL, '.');
 
+-- keys, constraints, indexes
 ALTER TABLE ONLY public.advisor_ratings
     ADD CONSTRAINT advisor_ratings_pkey PRIMARY KEY (org_id, rule_fqdn, error_key);
 ALTER TABLE ONLY public.cluster_rule_toggle
