@@ -6,12 +6,15 @@ from tests.support.roles import execute
 
 DUMP = Path(__file__).with_name("schema_32.sql")
 
-# hits of a cluster are on rules that follow from its number, details are of some length as real ones
+# hits of a cluster are on rules that follow from its number; texts can be compressed about as well as real ones
 _FILL = """
     INSERT INTO report (org_id, cluster, report, reported_at, last_checked_at, gathered_at)
-        SELECT 10 + n % {organizations}, md5(n::text)::uuid::text, repeat(md5(n::text), {report_bytes} / 32), at, at, at
+        SELECT 10 + n % {organizations}, md5(n::text)::uuid::text, repeat(text, 4), at, at, at
         FROM generate_series(1, {clusters}) AS n,
-            LATERAL (SELECT timestamp '2026-01-01' + n * interval '1 s' AS at) AS t;
+            LATERAL (SELECT timestamp '2026-01-01' + n * interval '1 s' AS at) AS t,
+            LATERAL (
+                SELECT string_agg(md5(n::text || i), '') AS text FROM generate_series(1, {report_bytes} / 128) AS i
+            ) AS r;
     INSERT INTO rule_hit (org_id, cluster_id, rule_fqdn, error_key, template_data, created_at)
         SELECT 10 + n % {organizations}, md5(n::text)::uuid::text, 'ccx_rules_ocp.external.rules.r' || (n + h) % 100
             || '.report', 'KEY_' || h, '{{"n": "' || repeat(md5(h::text), 3) || '"}}', timestamp '2026-01-01'
