@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 from peewee import Database
 
+from libaggregator.storage.models import WIDENED
+
 _COLUMNS = """
     SELECT relname, attname, format_type(atttypid, atttypmod)
     FROM pg_attribute JOIN pg_class ON pg_class.oid = attrelid
@@ -81,6 +83,14 @@ _HOLDERS = """
 """
 
 
+_IS_TO_BE_REWRITTEN = """
+    SELECT EXISTS (
+        SELECT FROM pg_attribute JOIN pg_class ON pg_class.oid = attrelid
+        WHERE relnamespace = to_regnamespace('public') AND (relname, attname) IN %s AND atttypid = 'integer'::regtype
+    )
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class Index:
     """An index, or whatever has its name: then `table` is None."""
@@ -111,6 +121,12 @@ def column_types(database: Database) -> dict[str, dict[str, str]]:
     for table, column, kind in database.execute_sql(_COLUMNS).fetchall():
         types[table][column] = kind
     return types
+
+
+def is_to_be_rewritten(database: Database) -> bool:
+    """Whether a table may still be written anew, by `0002_bigint`."""
+    ((found,),) = database.execute_sql(_IS_TO_BE_REWRITTEN, (tuple(WIDENED.items()),)).fetchall()
+    return bool(found)
 
 
 def unique_keys(database: Database) -> dict[str, set[frozenset[str]]]:
