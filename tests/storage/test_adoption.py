@@ -10,9 +10,15 @@ from typing import Any
 import psycopg2
 import pytest
 from peewee import Database
+from prometheus_client import CollectorRegistry
 
+from api_service.database import Reader, Statement
+from api_service.metrics import ApiMetrics
 from consumer_service.sources import Record
+from libaggregator.build import build_facts
+from libaggregator.settings import DatabaseSettings, Secret
 from libaggregator.storage.catalogue import column_types
+from libaggregator.storage.connections import open_reader
 from libaggregator.storage.faults import DATABASE_ERRORS
 from libaggregator.storage.models import WIDENED
 from libaggregator.storage.schema import SchemaError, check_schema, migrate, plan
@@ -22,7 +28,7 @@ from tests.storage.conftest import Store
 from tests.support.databases import open_database
 from tests.support.existing import INSERTS_OF_OLD_SERVICE, digests, load_existing
 from tests.support.messages import HitSpec, payload
-from tests.support.postgresql import ExternalPostgresql
+from tests.support.postgresql import ExternalPostgresql, waiting_for_locks
 from tests.support.roles import as_role, execute
 from tests.support.waiting import eventually
 
@@ -36,6 +42,7 @@ INDEXES = [
 ]
 PATIENCE = 30.0
 LARGE_ORG = 4_294_967_295
+CLUSTER = "5d5892d3-1f74-4ccf-91af-548dfc9767aa"
 NEW_CLUSTER = "11111111-1111-1111-1111-111111111111"
 
 # everything that a database is, but for its rows
@@ -205,14 +212,13 @@ class TestSkippedRewrite:
         def outcome(offset: int) -> tuple[int, int]:
             with opened(existing) as database:
                 message = payload(cluster=NEW_CLUSTER, hits=[HitSpec("r.report", "K")], org_id=LARGE_ORG)
-                written = Store(database).write([Record("results", 0, offset, None, message, (), None)])
+                written = Store(database).write([Record("fresh", 0, offset, None, message, (), None)])
                 return len(written.stored), len(written.rejected)
 
         adopt(existing, skip_rewrite=True)
         assert outcome(1) == (0, 1)
-        assert execute(existing, "SELECT error FROM consumer_error WHERE topic_offset = 1 AND topic = 'results'")[0][
-            0
-        ] != ("")
+        rejected = "SELECT error LIKE 'not_storable: %' FROM consumer_error WHERE topic = 'fresh'"
+        assert execute(existing, rejected) == [(True,)]
         adopt(existing)
         assert outcome(2) == (1, 0)
 
@@ -510,3 +516,40 @@ class TestOthersAtWork:
             assert not running.done()
         assert running.result(PATIENCE) == ADOPTED
         assert execute(existing, f"SELECT count(*) FROM recommendation WHERE cluster_id = '{NEW_CLUSTER}'") == [(1,)]
+
+
+class TestWhoeverWaitsForARewrite:
+    """Who has an older snapshot finds a table empty that was written anew."""
+
+    @contextmanager
+    def rewritten(self, url: str, table: str) -> Iterator[None]:
+        """Have a table locked, written anew when the block ends."""
+        with closing(psycopg2.connect(url)) as connection, connection.cursor() as cursor:
+            cursor.execute(f"ALTER TABLE {table} ALTER COLUMN org_id TYPE bigint")
+            yield
+            connection.commit()
+
+    def test_the_api_reads_what_was_there(self, existing: str) -> None:
+        settings = DatabaseSettings(url=Secret(existing))
+        metrics = ApiMetrics(CollectorRegistry(), build_facts())
+        reader = Reader(lambda: open_reader(settings, "tests"), prepare=True, metrics=metrics)
+        statement = Statement("cluster", "SELECT cluster FROM report WHERE cluster = :cluster", {"cluster": "varchar"})
+        with ThreadPoolExecutor(1) as pool:
+            assert pool.submit(reader.read, statement, cluster=CLUSTER).result(PATIENCE) == [(CLUSTER,)]
+            with self.rewritten(existing, "report"):
+                waiting = pool.submit(reader.read, statement, cluster=CLUSTER)
+                eventually(lambda: waiting_for_locks(existing) == 1, what="the API waits")
+            assert waiting.result(PATIENCE) == [(CLUSTER,)]
+
+    @pytest.mark.parametrize("table", ["report", "rule_hit", "recommendation"])
+    def test_the_consumer_finds_the_rows_that_it_changes(self, existing: str, table: str) -> None:
+        message = payload(CLUSTER, "2026-05-02T08:00:00Z", [HitSpec("ccx_rules_ocp.external.rules.a.report", "A")], 1)
+        with opened(existing) as database, ThreadPoolExecutor(1) as pool:
+            with self.rewritten(existing, table):
+                waiting = pool.submit(Store(database).write, [Record("results", 0, 5, None, message, (), None)])
+                eventually(lambda: waiting_for_locks(existing) == 1, what="the consumer waits")
+            assert len(waiting.result(PATIENCE).stored) == 1
+            pool.submit(database.close).result()
+        since = f"SELECT impacted_since::text FROM recommendation WHERE cluster_id = '{CLUSTER}'"
+        assert execute(existing, since) == [("2026-04-01 00:00:00",)]
+        assert execute(existing, f"SELECT count(*) FROM rule_hit WHERE cluster_id = '{CLUSTER}'") == [(1,)]
