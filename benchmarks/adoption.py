@@ -87,18 +87,19 @@ class Adoption:
             self.steps[-1].seconds = time.monotonic() - self.steps[-1].began
 
     def waited(self, began: float, *, write: bool) -> None:
-        """Note a statement of somebody else that has just ended, for every step that it met."""
+        """Note a statement of somebody else that has just ended: each step has the part of it that it met."""
         ended = time.monotonic()
         if write:
             self.writes += 1
         else:
             self.reads += 1
         for step in self.steps:
-            if not step.seconds or step.began + step.seconds > began:
-                if write:
-                    step.longest_write = max(step.longest_write, ended - began)
-                else:
-                    step.longest_read = max(step.longest_read, ended - began)
+            until = step.began + step.seconds if step.seconds else ended
+            met = min(ended, until) - max(began, step.began)
+            if write:
+                step.longest_write = max(step.longest_write, met)
+            else:
+                step.longest_read = max(step.longest_read, met)
 
 
 def _read(cursor: Cursor, clusters: int) -> None:

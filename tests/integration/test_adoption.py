@@ -1,7 +1,9 @@
 """`aggregator-consumer migrate` as a process on the database of an existing deployment, and the others on that."""
 
+import json
 import signal
 import sys
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -9,14 +11,20 @@ from threading import Event, Thread
 
 import psycopg2
 import pytest
+from kafka import KafkaConsumer
+from kafka.coordinator.assignors.range import RangePartitionAssignor
+from kafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
 
 from libaggregator.storage.models import WIDENED
 from libaggregator.storage.steps import all_steps
 from tests.integration.conftest import StartApi
-from tests.support.existing import digests, load_existing
+from tests.support.brokers import EmbeddedTestBroker
+from tests.support.deployment import Deployment
+from tests.support.existing import INSERTS_OF_OLD_SERVICE, digests, load_existing
 from tests.support.messages import payload
 from tests.support.processes import Process, Processes
 from tests.support.roles import execute
+from tests.support.topics import Sent
 from tests.support.waiting import eventually
 
 CLUSTER, OTHER = "5d5892d3-1f74-4ccf-91af-548dfc9767aa", "11111111-1111-1111-1111-111111111111"
@@ -159,3 +167,81 @@ def test_consumer_and_api_work_before_between_and_after_the_steps_and_requests_g
     assert stored() == [(LARGE_ORG,)]
     assert api.get(f"organizations/{LARGE_ORG}/clusters").json["clusters"] == [OTHER]
     assert api.process.stop() == 0
+
+
+@pytest.mark.long
+def test_consumers_of_both_services_share_the_partitions_of_one_group_and_ours_goes_on_where_the_old_one_ended(
+    processes: Processes, embedded_broker: EmbeddedTestBroker, existing: str
+) -> None:
+    """The old service is played by a client that offers `range`, and stores with the old statements."""
+    deployment = Deployment(processes, embedded_broker, existing)
+    topic = embedded_broker.create_topic(deployment.topic, 2)
+    ids = iter(str(uuid.UUID(int=number)) for number in range(100))
+    sent: list[str] = []
+
+    def send_one_to_each_partition() -> None:
+        clusters = [next(ids) for _ in range(2)]
+        embedded_broker.produce(topic, [Sent(payload(c, org_id=7), partition=n) for n, c in enumerate(clusters)])
+        sent.extend(clusters)
+
+    def stored() -> set[object]:
+        return {cluster for (cluster,) in execute(existing, "SELECT cluster FROM report WHERE org_id = 7")}
+
+    old = OldConsumer(embedded_broker.bootstrap, topic, deployment.group, existing)
+    with old.at_work():
+        send_one_to_each_partition()
+        eventually(lambda: stored() == set(sent), 30, "the old service stores alone")
+        process = deployment.start_consumer()
+        eventually(lambda: old.partitions == 1, 60, "ours has a partition too")
+        process.process.wait_for_log("partitions assigned")
+        send_one_to_each_partition()
+        eventually(lambda: stored() == set(sent), 30, "both store")
+    taken_by_old = len(old.stored)
+    assert taken_by_old == 3
+    send_one_to_each_partition()
+    eventually(lambda: stored() == set(sent), 60, "ours stores alone")
+    # the old one stores without looking: what is read twice would break a key
+    assert len(old.stored) == taken_by_old
+    outcomes = [value for name, value in process.metrics().items() if "messages_total" in name and value]
+    assert outcomes == [3.0]
+    assert process.process.stop() == 0
+
+
+class OldConsumer:
+    """A member of a group that stores what it reads as the old service does, and commits each message."""
+
+    def __init__(self, bootstrap: str, topic: str, group: str, url: str) -> None:
+        self.stored: list[str] = []
+        self.partitions = 0
+        self._url = url
+        self._over = Event()
+        self._client = KafkaConsumer(
+            topic,
+            bootstrap_servers=bootstrap,
+            group_id=group,
+            auto_offset_reset="earliest",
+            enable_auto_commit=False,
+            partition_assignment_strategy=(RangePartitionAssignor, RoundRobinPartitionAssignor),
+        )
+
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        worker = Thread(target=self._work)
+        worker.start()
+        try:
+            yield
+        finally:
+            self._over.set()
+            worker.join()
+
+    def _work(self) -> None:
+        while not self._over.is_set():
+            for records in self._client.poll(timeout_ms=100).values():
+                for record in records:
+                    message = json.loads(record.value)
+                    values = {"org_id": message["OrgID"], "cluster": message["ClusterName"]}
+                    execute(self._url, *(s.format(**values) for s in INSERTS_OF_OLD_SERVICE if "_error" not in s))
+                    self.stored.append(message["ClusterName"])
+                    self._client.commit()
+            self.partitions = len(self._client.assignment())
+        self._client.close()
