@@ -21,7 +21,7 @@ DEPLOYMENT_TESTS := tests/deploy tests/end_to_end/test_rolling_restart.py tests/
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-faults test-deployment test-image test-kubernetes soak check check-alerts format lock bench bench-scale \
-	bench-compare clean
+	bench-adoption bench-compare clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -91,6 +91,9 @@ bench: $(STAMP)  ## Measure ingest, latency and reads beside the bare limits (5 
 
 bench-scale: $(STAMP)  ## Compare a database of a million clusters with an empty one, and explain every statement
 	@$(BIN)/python -m benchmarks.scale $(ARGS)
+
+bench-adoption: $(STAMP)  ## Adopt a database of an existing deployment of a million clusters while others use it
+	@$(BIN)/python -m benchmarks.adoption $(ARGS)
 
 bench-compare: $(STAMP)  ## Measure as `bench` does, this version and BASE=<commit> in turn
 	@$(BIN)/python -m benchmarks --base $(BASE) $(ARGS)

@@ -17,6 +17,7 @@ from prometheus_client import Gauge
 from api_service.deadline import Silence, connect, is_silence
 from api_service.metrics import ApiMetrics
 from api_service.times import without_zeros
+from libaggregator.storage.catalogue import is_to_be_rewritten
 from libaggregator.storage.connections import is_of_lost_file
 from libaggregator.storage.faults import DATABASE_ERRORS, Fault, describe, fault_of, sqlstate_of
 
@@ -165,6 +166,7 @@ class _Session:
         self._on_sqlite = isinstance(database, SqliteDatabase)
         self._prepared: set[str] = set()
         self._is_bytewise: bool | None = None
+        self._may_prepare: bool | None = None
         self._connected = 0.0
 
     @property
@@ -181,7 +183,7 @@ class _Session:
         if statement.names_collation and self._compares_bytes():
             statement = statement.without_collation
         bound = {name: _for_postgresql(value) for name, value in values.items()}
-        if not prepare:
+        if not (prepare and self._reads_right_when_prepared()):
             return self._rows(statement.for_postgresql, bound)
         if statement.name not in self._prepared:
             self._database.execute_sql(statement.preparation)
@@ -205,6 +207,7 @@ class _Session:
         self._connections.dec()
         self._prepared.clear()
         self._is_bytewise = None
+        self._may_prepare = None
 
     def _is_broken(self, error: BaseException) -> bool:
         if self._on_sqlite:
@@ -216,6 +219,16 @@ class _Session:
         if self._is_bytewise is None:
             ((self._is_bytewise,),) = self._rows(_DATABASE_IS_BYTEWISE, {})
         return bool(self._is_bytewise)
+
+    def _reads_right_when_prepared(self) -> bool:
+        """Say whether EXECUTE has right answers; it is asked once a connection.
+
+        It takes its snapshot before it waits for a lock. Behind `migrate` that writes a table anew it would read with
+        one of before, for which the new table is empty.
+        """
+        if self._may_prepare is None:
+            self._may_prepare = not is_to_be_rewritten(self._database)
+        return self._may_prepare
 
     def _rows(self, sql: str, parameters: dict[str, object]) -> Rows:
         rows: Rows = self._database.execute_sql(sql, parameters).fetchall()

@@ -89,7 +89,7 @@ $$;
 -- that drops what a session asks for.
 
 ALTER ROLE aggregator_owner SET search_path = public;
--- a step of `migrate` that waits for a table makes everybody behind it wait: better to fail, and be run again
+-- who waits for a table makes everybody behind it wait; `migrate` looks after that by itself
 ALTER ROLE aggregator_owner SET lock_timeout = '10s';
 
 ALTER ROLE aggregator_writer SET search_path = public;

@@ -225,3 +225,15 @@ TABLES: tuple[type[Model], ...] = (
     MigrationInfo,
 )
 """The tables of `docs/schema.md`, section 2."""
+
+WIDENED = {
+    "report": "org_id",
+    "rule_hit": "org_id",
+    "recommendation": "org_id",
+    "report_info": "org_id",
+    "consumer_error": "topic_offset",
+}
+"""Columns, by table, that are `integer` in databases of existing deployments until `0002_bigint` widens them."""
+
+FILLFACTORS = {"recommendation": 50, "report": 70}
+"""How full PostgreSQL makes the pages of tables that every report changes, in percent (`0004_room_for_updates`)."""

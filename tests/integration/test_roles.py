@@ -12,6 +12,7 @@ from tests.support.api_process import CLUSTER, Api
 from tests.support.brokers import EmbeddedTestBroker
 from tests.support.databases import migrate_database
 from tests.support.deployment import PREFIX, Deployment
+from tests.support.existing import INSERTS_OF_OLD_SERVICE, digests, load_existing
 from tests.support.messages import CLUSTERS, HitSpec, payload
 from tests.support.postgresql import PostgresqlServer, running_postgresql
 from tests.support.processes import Process, Processes
@@ -84,18 +85,20 @@ def test_the_recorded_requests_hold_with_each_program_in_its_role(processes: Pro
 def test_the_database_of_an_existing_deployment_serves_each_program_in_its_role(
     processes: Processes, roles_server: PostgresqlServer, tmp_path: Path
 ) -> None:
-    urls = RoleUrls(roles_server.create_database())
-    execute(urls.superuser, "CREATE ROLE old_service LOGIN", "GRANT CREATE ON SCHEMA public TO old_service")
-    execute(migrate_database(as_role(urls.superuser, "old_service")), "DROP TABLE aggregator_migration")
+    execute(roles_server.admin_url, "CREATE ROLE old_service LOGIN")
+    urls = RoleUrls(roles_server.create_database("OWNER old_service"))
+    old = load_existing(as_role(urls.superuser, "old_service"))
+    rows = digests(urls.superuser)
     make_roles(urls.superuser)
-    migrate = consumer_command(processes, urls.owner, "migrate")
-    assert migrate.wait_exit() == 2
-    assert "belongs to an existing deployment" in migrate.output
+    ends_well(consumer_command(processes, urls.owner, "migrate"))
+    make_roles(urls.superuser)
+    assert digests(urls.superuser) == rows
+    execute(old, *(statement.format(org_id=3_000_000_000, cluster="c") for statement in INSERTS_OF_OLD_SERVICE))
     results = tmp_path / "results.jsonl"
     results.write_bytes(payload(CLUSTER))
     ends_well(consumer_command(processes, urls.writer, "run", CONSUMER__SOURCE="file", FILE__PATH=str(results)))
     api = Api(processes, urls.reader).wait_until_it_listens()
-    assert api.get("organizations").json["organizations"] == [1]
+    assert api.get("organizations").json["organizations"] == [1, 2147483647, 3_000_000_000]
 
 
 def test_the_writer_stores_rejects_and_reconnects(deployment: Deployment, migrated: RoleUrls) -> None:

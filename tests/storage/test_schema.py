@@ -2,7 +2,7 @@
 
 import re
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -19,8 +19,10 @@ from libaggregator.settings import DatabaseSettings, Secret
 from libaggregator.storage.connections import open_reader
 from libaggregator.storage.faults import DATABASE_ERRORS
 from libaggregator.storage.models import TABLES, AggregatorMigration
-from libaggregator.storage.schema import SchemaError, check_schema, migrate, schema_version
+from libaggregator.storage.schema import SchemaError, check_schema, migrate, plan, schema_version
+from libaggregator.storage.session import Session
 from tests.support.databases import open_database
+from tests.support.postgresql import waiting_for_locks
 from tests.support.waiting import eventually
 
 STEPS = ["0001_schema_32", "0002_bigint", "0003_read_indexes", "0004_room_for_updates"]
@@ -502,20 +504,14 @@ class TestTwoRunsAtOnce:
         # a name that somebody else is about to use stops the first run in the middle
         obstacle = psycopg2.connect(postgresql_url)
         obstacle.cursor().execute("CREATE TABLE advisor_ratings (x integer)")
-
-        def waiting(kind: str) -> Callable[[], bool]:
-            statement = (
-                "SELECT count(*) FROM pg_locks JOIN pg_stat_activity USING (pid)"
-                f" WHERE NOT granted AND locktype {kind} 'advisory' AND datname = current_database()"
-            )
-            return lambda: query(empty_postgresql, statement) == [(1,)]
-
         databases = [open_database(postgresql_url) for _ in range(2)]
+        told: list[str] = []
         with ThreadPoolExecutor(2) as pool:
             first = pool.submit(migrate, databases[0])
-            eventually(waiting("<>"), what="the first run is stopped")
-            second = pool.submit(migrate, databases[1])
-            eventually(waiting("="), what="the second run waits for the first")
+            eventually(lambda: waiting_for_locks(postgresql_url) == 1, what="the first run is stopped")
+            second = pool.submit(migrate, databases[1], session=Session(databases[1], told.append))
+            eventually(lambda: told == ["another run is at work, waiting for its end"], what="the second run waits")
+            assert waiting_for_locks(postgresql_url) == 1
             obstacle.rollback()
             assert first.result(PATIENCE) == STEPS
             assert second.result(PATIENCE) == []
@@ -573,7 +569,7 @@ class TestRefusals:
             ),
             pytest.param(
                 ["DROP TABLE migration_info"],
-                ["no table migration_info", "report_info", "rule_hit", "not a known database"],
+                ["no table migration_info", "report_info", "rule_hit", "neither empty nor a known database"],
                 id="no migration_info",
             ),
             pytest.param(
@@ -607,7 +603,9 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("tables", "said"),
         [
-            pytest.param(["report (x integer)"], ["beside report:", "not a known database"], id="one table of ours"),
+            pytest.param(
+                ["report (x integer)"], ["beside report:", "neither empty nor a known database"], id="one table of ours"
+            ),
             pytest.param(["migration_info (version integer)"], ["has no row"], id="migration_info without a row"),
         ],
     )
@@ -630,14 +628,26 @@ class TestRefusals:
             migrate(empty)
         assert snapshot(empty) == before
 
-    def test_the_database_of_an_existing_deployment_is_not_changed_but_can_be_used(self, empty: Database) -> None:
+    def test_an_sqlite_database_without_our_steps_is_not_changed_but_can_be_used(self, sqlite_url: str) -> None:
+        database = open_database(sqlite_url)
+        migrate(database)
+        run(database, *(f"DROP INDEX {name}" for name in INDEXES), "DROP TABLE aggregator_migration")
+        before = snapshot(database)
+        for refusing in (migrate, plan):
+            with pytest.raises(SchemaError, match="only one on PostgreSQL is adopted"):
+                refusing(database)
+        assert check_schema(database) == STEPS
+        assert snapshot(database) == before
+        database.close()
+
+    def test_a_plan_of_an_empty_database_makes_nothing(self, empty: Database) -> None:
+        assert plan(empty) == [f"to do: {step}" for step in STEPS]
+        assert isinstance(empty, SqliteDatabase) or empty.get_tables() == []
+        assert empty.is_closed() or not isinstance(empty, SqliteDatabase)
+
+    def test_a_plan_of_a_migrated_database_is_empty(self, empty: Database) -> None:
         migrate(empty)
-        run(empty, *(f"DROP INDEX {name}" for name in INDEXES), "DROP TABLE aggregator_migration")
-        before = snapshot(empty)
-        with pytest.raises(SchemaError, match="existing deployment"):
-            migrate(empty)
-        assert check_schema(empty) == STEPS
-        assert snapshot(empty) == before
+        assert plan(empty) == plan(empty, skip_rewrite=True) == []
 
     def test_an_empty_database_can_not_be_used_before_it_is_migrated(self, empty: Database) -> None:
         with pytest.raises(SchemaError, match="run `aggregator-consumer migrate` first"):

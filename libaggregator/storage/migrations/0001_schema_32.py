@@ -1,11 +1,12 @@
 """The tables, keys and constraints of schema version 32 (`docs/schema.md`, sections 2 and 3).
 
-A frozen copy on purpose: this step makes the same tables for ever, whatever the models become.
+A frozen copy on purpose: this step makes the same tables for ever, whatever the models become. The database of an
+existing deployment has them already.
 """
 
-from typing import Any
-
 from peewee import Database, PostgresqlDatabase
+
+from libaggregator.storage.session import Session
 
 TABLES = """
 CREATE TABLE report (
@@ -119,10 +120,24 @@ INSERT INTO migration_info (version) VALUES (32)
 """
 
 
-def up(migrator: Any, database: Database) -> None:
+def create(database: Database) -> None:
     """Make the tables in a database that has none of them."""
     # PostgreSQL's CURRENT_TIMESTAMP would be turned into the session's time zone; SQLite's is UTC
     on_postgresql = isinstance(database, PostgresqlDatabase)
     now_utc = "(now() AT TIME ZONE 'utc')" if on_postgresql else "CURRENT_TIMESTAMP"
     for statement in TABLES.format(now_utc=now_utc).split(";"):
         database.execute_sql(statement)
+
+
+def obstacles(database: Database) -> list[str]:
+    """Return nothing: every database is looked at for its shape, whatever steps it has."""
+    return []
+
+
+def plan(database: Database) -> list[str]:
+    """Tell that there is nothing to change."""
+    return ["the tables are as they have to be, nothing to change"]
+
+
+def adopt(session: Session) -> None:
+    """Do nothing."""
