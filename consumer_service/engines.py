@@ -31,7 +31,7 @@ _LARGEST_INTEGER = 2**31 - 1
 _SURELY_INDEXED = 600
 # details up to here are compared in memory; what is longer would fill it
 _SHORT_DETAILS = 1000
-_INTEGER_BYTES = {"org_id": 8, "kafka_offset": 8, "partition": 4, "topic_offset": 8}  # in tables of our own
+_INTEGER_BYTES = {"smallint": 2, "integer": 4, "bigint": 8}
 _ROLLED_BACK = "cannot rollback - no transaction is active"
 _PAGE = 1000  # rows in one statement: above it, neither engine gets faster and the text only gets longer
 
@@ -143,7 +143,9 @@ class _Postgresql(Engine):
             return 0
         cursor = self._cursor()
         if len(rows) >= self._many and self._has_incoming(upsert):
-            self._copy(upsert.incoming, rows, _INTEGER_BYTES)
+            incoming = upsert.incoming
+            sizes = {name: _INTEGER_BYTES.get(kind, 0) for name, kind in incoming.columns.items()}
+            self._copy(incoming, rows, sizes)
             cursor.execute(upsert.text.format(rows=_of_table(statements.SELECT, upsert.incoming)))
         else:
             text = upsert.text.format(rows="VALUES %s")
