@@ -22,6 +22,9 @@ from libaggregator.storage.faults import DATABASE_ERRORS
 
 Row = tuple[Any, ...]
 
+INTEGER_BYTES = {"smallint": 2, "integer": 4, "bigint": 8}
+"""Types of integers, with the bytes that each has."""
+
 MANY = 20
 """Rows from which on COPY, with its further steps, is quicker than one statement that holds them as text."""
 
@@ -31,7 +34,6 @@ _LARGEST_INTEGER = 2**31 - 1
 _SURELY_INDEXED = 600
 # details up to here are compared in memory; what is longer would fill it
 _SHORT_DETAILS = 1000
-_INTEGER_BYTES = {"smallint": 2, "integer": 4, "bigint": 8}
 _ROLLED_BACK = "cannot rollback - no transaction is active"
 _PAGE = 1000  # rows in one statement: above it, neither engine gets faster and the text only gets longer
 
@@ -144,7 +146,7 @@ class _Postgresql(Engine):
         cursor = self._cursor()
         if len(rows) >= self._many and self._has_incoming(upsert):
             incoming = upsert.incoming
-            sizes = {name: _INTEGER_BYTES.get(kind, 0) for name, kind in incoming.columns.items()}
+            sizes = {name: INTEGER_BYTES.get(kind, 0) for name, kind in incoming.columns.items()}
             self._copy(incoming, rows, sizes)
             cursor.execute(upsert.text.format(rows=_of_table(statements.SELECT, upsert.incoming)))
         else:

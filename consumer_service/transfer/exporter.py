@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 import msgspec
 from peewee import Database, OperationalError, PostgresqlDatabase
 
+from consumer_service.engines import INTEGER_BYTES
 from consumer_service.transfer import files
 from consumer_service.transfer.lines import (
     FORMAT,
@@ -27,7 +28,7 @@ from consumer_service.transfer.lines import (
     row_type,
     shown,
 )
-from consumer_service.transfer.tables import EXPORTED, INTEGER_BYTES, Exported
+from consumer_service.transfer.tables import EXPORTED, Exported
 from libaggregator.build import build_facts
 from libaggregator.clock import utc_now
 from libaggregator.settings import DatabaseSettings, Secret
@@ -41,6 +42,13 @@ Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 _NOT_TEXT = "Could not decode to UTF-8"
 _ESCAPED = re.compile(r"\\(.)")
 _ESCAPES = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v", "\\": "\\"}
+# in one message: a session may have little time between two
+_BEGIN = """
+    BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
+    SET LOCAL statement_timeout = 0;
+    SET LOCAL idle_in_transaction_session_timeout = 0;
+    SET LOCAL datestyle = 'ISO'
+"""
 _VOTE_WITHOUT_REPORT = """
     SELECT cluster_id FROM cluster_rule_user_feedback
     WHERE NOT EXISTS (SELECT 1 FROM report WHERE report.cluster = cluster_rule_user_feedback.cluster_id) LIMIT 1
@@ -140,15 +148,9 @@ class _PostgresqlSnapshot(_Snapshot):
 
     def begin(self) -> None:
         tables = ", ".join(table.name for table in EXPORTED)
-        for statement in (
-            "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
-            "SET LOCAL statement_timeout = 0",
-            "SET LOCAL idle_in_transaction_session_timeout = 0",
-            "SET LOCAL datestyle = 'ISO'",
-            # before the first SELECT: a table that is rewritten after the snapshot was taken looks empty in it
-            f"LOCK TABLE {tables} IN ACCESS SHARE MODE",
-        ):
-            self._database.execute_sql(statement)
+        self._database.execute_sql(_BEGIN)
+        # before the first SELECT: a table that is rewritten after the snapshot was taken looks empty in it
+        self._database.execute_sql(f"LOCK TABLE {tables} IN ACCESS SHARE MODE")
 
     def read(self, table: Exported, add: Callable[[tuple[Any, ...], int], None]) -> None:
         rows = _CopiedRows(table, add)

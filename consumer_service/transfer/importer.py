@@ -39,17 +39,22 @@ _LOCK_OUT_CONSUMERS = "LOCK TABLE report IN EXCLUSIVE MODE"
 
 A consumer that read which hits a new cluster has must not be given others before it wrote the report.
 """
-_DELETE_OF_MOVED = """
-WITH wanted (org_id, cluster_id) AS ({wanted})
-DELETE FROM recommendation
+_DELETE_OF_MOVED = tuple(
+    f"""
+WITH wanted (org_id, cluster_id) AS ({{wanted}})
+DELETE FROM {table}
 WHERE (org_id, cluster_id) IN (
     SELECT CAST(wanted.org_id AS bigint), wanted.cluster_id
     FROM wanted JOIN report ON report.cluster = wanted.cluster_id
     WHERE report.org_id <> wanted.org_id
 )
+"""  # noqa: S608
+    for table in ("rule_hit", "recommendation")
+)
+"""What was imported of clusters before a consumer gave them their first report, under another organization.
+
+Where a cluster has no report, the consumer replaces only the rows of the organization of its message.
 """
-"""A consumer that gave a cluster its first report after its recommendations were imported knows those of its own
-organization alone."""
 
 
 class DatabaseRefused(Exception):
@@ -106,7 +111,7 @@ def _import(settings: DatabaseSettings, order: Order, stop: Event, progress: Pro
                         raise Stopped
                     importer.write(block)
                     advance(len(block.rows))
-        _tell_planner(database)
+        _tell_planner(database, [table for table, added in summary.added.items() if added])
 
 
 def _check(file: ExportFile, limits: Limits, stop: Event, progress: Progress) -> int:
@@ -158,7 +163,9 @@ class _Importer:
                 self._database.execute_sql(_LOCK_OUT_CONSUMERS)
             added = self._engine.store(self._upserts[table.name], rows)
             if table.name == "report" and added < len(rows):
-                self._engine.run(_DELETE_OF_MOVED, [row[:2] for row in rows])
+                owners = [row[:2] for row in rows]
+                for statement in _DELETE_OF_MOVED:
+                    self._engine.run(statement, owners)
             return added
 
     def _find_refused(self, block: Block) -> None:
@@ -201,10 +208,10 @@ def _refuse_rows(database: Database) -> None:
             )
 
 
-def _tell_planner(database: Database) -> None:
+def _tell_planner(database: Database, tables: list[str]) -> None:
     """Give PostgreSQL the statistics that it would gather only minutes later, if the role may."""
     if isinstance(database, PostgresqlDatabase):
         with suppress(*DATABASE_ERRORS):
             database.execute_sql("SET statement_timeout = 0")
-            for table in EXPORTED:
-                database.execute_sql(f"VACUUM (ANALYZE) {table.name}")
+            for table in tables:
+                database.execute_sql(f"VACUUM (ANALYZE) {table}")

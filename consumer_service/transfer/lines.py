@@ -11,7 +11,8 @@ from typing import Annotated, Any, BinaryIO
 import msgspec
 from msgspec import Meta
 
-from consumer_service.transfer.tables import EXPORTED, INTEGER_BYTES, Exported
+from consumer_service.engines import INTEGER_BYTES
+from consumer_service.transfer.tables import EXPORTED, Exported
 from libaggregator.storage.models import SCHEMA_VERSION
 
 FORMAT = "insights-results-aggregator-export"
@@ -271,7 +272,7 @@ class LineReader:
         except msgspec.MsgspecError:
             name = None
         if name is None or name.format != FORMAT:
-            raise self._refused("not an export of this program: its header is missing")
+            raise self._refused("not an export of this program, or cut within its first line")
         if name.format_version > FORMAT_VERSION:
             raise self._refused(
                 f"made by a newer version of this program ({name.program_version}): format version"
@@ -406,7 +407,7 @@ def in_words(error: msgspec.MsgspecError, table: Exported, row: Sequence[Any]) -
     if not parts or parts[2] is None or int(parts[2]) >= len(row):
         return str(error)
     place = int(parts[2])
-    return f"{table.columns[place]}: {parts[1]}, got {shown(row[place])}"
+    return f"{table.columns[place]}: {parts[1]}: {shown(row[place])}"
 
 
 def _values(line: bytes) -> Sequence[Any]:

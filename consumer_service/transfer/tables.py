@@ -17,9 +17,6 @@ from libaggregator.storage.models import (
     RuleHit,
 )
 
-INTEGER_BYTES = {"smallint": 2, "integer": 4, "bigint": 8}
-"""Types of integers, and how many bytes each has."""
-
 _KINDS = {SmallIntegerField: "smallint", IntegerField: "integer", BigIntegerField: "bigint", DateTimeField: "timestamp"}
 _LONG_TEXTS = {"report": "report", "rule_hit": "template_data", "consumer_error": "message"}
 _UNIQUE_BY_CLUSTER = {"report": ("cluster",), "report_info": ("cluster_id",)}
