@@ -53,6 +53,7 @@ def export(*, config_file: Path | None, file: str, force: bool) -> None:
     except DATABASE_ERRORS as error:
         raise click.ClickException(f"the database does not do it: {describe(error)}; nothing was exported") from None
     except OSError as error:
-        raise click.ClickException(f"{file} can't be written: {error.strerror or error}") from None
+        name = "standard output" if file == files.STANDARD else file
+        raise click.ClickException(f"{name} can't be written: {error.strerror or error}") from None
     for table, rows in counts.items():
         click.echo(f"{table:<40}{rows:>12}", err=file == files.STANDARD)

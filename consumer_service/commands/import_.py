@@ -25,8 +25,6 @@ from libaggregator.storage.schema import SchemaError
 if TYPE_CHECKING:
     from consumer_service.transfer.importer import Summary
 
-_GO_ON = "what was written stays, --merge goes on with the same file"
-
 
 @click.command(name="import")
 @click.argument("file")
@@ -57,18 +55,23 @@ def import_(*, config_file: Path | None, file: str, merge: bool) -> None:
     except lines.FileRefused as error:
         refuse(f"{file}: {error}")
     except exporter.Stopped:
-        _print(summary)
-        click.echo(_GO_ON, err=True)
+        click.echo(_what_was_written(summary), err=True)
         sys.exit(ENDED_BY_SIGNAL + (signal_number() or 0))
     except importer.ImportBroken as error:
-        _print(summary)
-        raise click.ClickException(f"{file}: {error}; {_GO_ON}") from None
+        raise click.ClickException(f"{file}: {error}; {_what_was_written(summary)}") from None
     except DATABASE_ERRORS as error:
-        _print(summary)
-        raise click.ClickException(f"the database does not do it: {describe(error)}; {_GO_ON}") from None
+        problem = f"the database does not do it: {describe(error)}"
+        raise click.ClickException(f"{problem}; {_what_was_written(summary)}") from None
     except OSError as error:
         raise click.ClickException(f"{file} can't be read: {error.strerror or error}") from None
     _print(summary)
+
+
+def _what_was_written(summary: "Summary") -> str:
+    if not any(summary.added.values()):
+        return "nothing was written"
+    _print(summary)
+    return "what was written stays, --merge goes on with the same file"
 
 
 def _print(summary: "Summary") -> None:

@@ -49,8 +49,8 @@ def written(name: str, *, force: bool) -> Iterator[BinaryIO]:
     """
     refuse_bad_name(name, force=force)
     if name == STANDARD:
-        yield sys.stdout.buffer
-        sys.stdout.buffer.flush()
+        with _standard_output() as output:
+            yield output
         return
     target = Path(name).absolute()
     number, part_name = tempfile.mkstemp(prefix=f"{target.name}.", suffix=".part", dir=target.parent)
@@ -67,6 +67,18 @@ def written(name: str, *, force: bool) -> Iterator[BinaryIO]:
         part.unlink(missing_ok=True)
         raise
     _sync_folder(target.parent)
+
+
+@contextmanager
+def _standard_output() -> Iterator[BinaryIO]:
+    try:
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+    except OSError:
+        # what is held back for it would fail once more when Python ends
+        # https://docs.python.org/3/library/signal.html#note-on-sigpipe
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise
 
 
 class ExportFile:

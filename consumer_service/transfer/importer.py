@@ -140,22 +140,22 @@ class _Importer:
     def write(self, block: Block) -> None:
         """Add the rows of a block that are not there, and count them."""
         try:
-            added = self._try(block.table, block.rows)
+            self._add(block.table, block.rows)
         except DATABASE_ERRORS as error:
             if fault_of(error) is Fault.VALUES:
                 self._find_refused(block)
             raise
-        self._summary.added[block.table.name] += added
-        self._summary.left[block.table.name] += len(block.rows) - added
 
-    def _try(self, table: Exported, rows: list[Row]) -> int:
+    def _add(self, table: Exported, rows: list[Row]) -> None:
         for attempt in range(1, _ATTEMPTS + 1):
             try:
-                return self._write_once(table, rows)
+                added = self._write_once(table, rows)
+                break
             except DATABASE_ERRORS as error:
                 if sqlstate_of(error) not in _CONFLICTS or attempt == _ATTEMPTS:
                     raise
-        raise AssertionError
+        self._summary.added[table.name] += added
+        self._summary.left[table.name] += len(rows) - added
 
     def _write_once(self, table: Exported, rows: list[Row]) -> int:
         with self._engine.transaction():
@@ -172,7 +172,7 @@ class _Importer:
         """Write the rows one by one, to name the one that the database does not take."""
         for number, row in enumerate(block.rows, block.first_line):
             try:
-                self._try(block.table, [row])
+                self._add(block.table, [row])
             except DATABASE_ERRORS as error:
                 if fault_of(error) is not Fault.VALUES:
                     raise
