@@ -187,16 +187,25 @@ def _upsert(table: Exported) -> Upsert:
 
 
 def _limits_of(database: Database) -> Limits:
+    """Return what a database can hold; DatabaseRefused if the role may not do what an import does."""
     if not isinstance(database, PostgresqlDatabase):
         return Limits()
-    (may_make,) = database.execute_sql("SELECT has_database_privilege(current_database(), 'TEMPORARY')").fetchone()
-    if not may_make:
-        raise DatabaseRefused("the role may not make temporary tables: GRANT TEMPORARY ON DATABASE ... TO it")
+    _refuse_role(database)
     sizes: dict[str, int] = {}
     for table in EXPORTED:
         cursor = database.execute_sql(f"SELECT {table.table.column_list} FROM {table.name} LIMIT 0")  # noqa: S608
         sizes |= {f"{table.name}.{column.name}": column.internal_size for column in cursor.description}
     return Limits(takes_nul=False, integer_bytes=sizes)
+
+
+def _refuse_role(database: PostgresqlDatabase) -> None:
+    advice = "import as the owner of the tables"
+    for table in EXPORTED:
+        if database.execute_sql("SELECT has_table_privilege(%s, 'INSERT')", (table.name,)).fetchone() != (True,):
+            raise DatabaseRefused(f"the role may not write to {table.name}; {advice}")
+    right = "SELECT has_database_privilege(current_database(), 'TEMPORARY')"
+    if database.execute_sql(right).fetchone() != (True,):
+        raise DatabaseRefused(f"the role may not make temporary tables; {advice}, with TEMPORARY on the database")
 
 
 def _refuse_rows(database: Database) -> None:
