@@ -202,16 +202,17 @@ class _SqliteSnapshot(_Snapshot):
 
     def _rows(self, table: Exported) -> Iterator[tuple[Any, ...]]:
         cursor = self._database.execute_sql(self._select(table))
-        place = "the first row"
+        row: tuple[Any, ...] | None = None
         while True:
+            before = row
             try:
-                row: tuple[Any, ...] | None = cursor.fetchone()
+                row = cursor.fetchone()
             except (sqlite3.OperationalError, OperationalError) as error:
-                if _NOT_TEXT in str(error):
-                    # the message of the driver holds the whole text
-                    raise ValueRefused(f"table {table.name}, {place}: a text that is not UTF-8") from None
-                raise
+                if _NOT_TEXT not in str(error):
+                    raise
+                # the message of the driver holds the whole text
+                place = f"the row after {key_for_people(table, before)}" if before else "the first row"
+                raise ValueRefused(f"table {table.name}, {place}: a text that is not UTF-8") from None
             if row is None:
                 return
             yield row
-            place = f"the row after {key_for_people(table, row)}"

