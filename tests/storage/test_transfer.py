@@ -10,7 +10,7 @@ from typing import Any
 
 import psycopg2
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import Phase, example, given, settings
 
 from consumer_service.transfer import importer, lines
 from consumer_service.transfer.exporter import Stopped, _PostgresqlSnapshot, export
@@ -33,6 +33,9 @@ pytestmark = pytest.mark.usefixtures("plain_logs")
 
 AT = "2026-05-01 08:00:00"
 A, B = HitSpec("a.report", "K", 1), HitSpec("b.report", "K", 2)
+ODD_TEXTS = sorted(
+    [("", "\\N"), ("\\N", "\b\f\v\t\r\n\\.\\x41"), ("a", ""), ("B", "\x7f"), ("ä", '"'), ("😀", "\uffff")]
+)
 CLUSTERS = [f"{number:08d}-0000-4000-8000-000000000000" for number in range(30)]
 
 
@@ -112,7 +115,9 @@ def store(place: Place, values: list[bytes]) -> None:
 
 
 class TestThereAndBack:
-    @settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    # to look for a smaller example would take minutes
+    @settings(max_examples=6, deadline=None, phases=[Phase.explicit, Phase.generate])
+    @example(rows={"rule_hit": [(1, "a", "r", key, details, None) for key, details in ODD_TEXTS]})
     @given(rows=odd_rows())
     def test_all_tables_are_equal_on_every_engine_that_they_came_through(
         self, places: dict[str, Place], rows: dict[str, list[tuple[Any, ...]]]
