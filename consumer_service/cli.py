@@ -6,6 +6,8 @@ from threading import Event
 
 import click
 
+from consumer_service.commands.export import export
+from consumer_service.commands.import_ import import_
 from consumer_service.commands.migrate import migrate
 from consumer_service.commands.replay import replay
 from consumer_service.settings import ConsumerProcessSettings
@@ -52,6 +54,8 @@ def run(config_file: Path | None) -> None:
 
 main.add_command(migrate)
 main.add_command(replay)
+main.add_command(export)
+main.add_command(import_)
 
 
 @main.command()

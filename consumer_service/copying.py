@@ -84,10 +84,12 @@ def _time(value: datetime | None) -> bytes:
     return _NULL if value is None else struct.pack(">iq", 8, (value - _EPOCH) // _MICROSECOND)
 
 
-def _integer(size: int) -> Callable[[int], bytes]:
+def _integer(size: int) -> Callable[[int | None], bytes]:
     limit = 1 << (8 * size - 1)
 
-    def encode(value: int) -> bytes:
+    def encode(value: int | None) -> bytes:
+        if value is None:
+            return _NULL
         bytes_taken = size if -limit <= value < limit else 8
         return _LENGTH.pack(bytes_taken) + value.to_bytes(bytes_taken, "big", signed=True)
 

@@ -8,6 +8,9 @@ came, else NULL, and `{short_details}` for `template_data` where it is short, el
 
 from typing import NamedTuple
 
+INTEGER_BYTES = {"smallint": 2, "integer": 4, "bigint": 8}
+"""Types of columns that hold integers, with the bytes of each."""
+
 
 class Table(NamedTuple):
     """A table as rows for it are given: its columns in their order, with their types."""

@@ -19,7 +19,6 @@ from libaggregator.messages import Message
 _LARGEST_INTEGER = 2**31 - 1
 # an entry of an index has at most 2,704 bytes, a character up to four
 _SURELY_INDEXED = 600
-_INTEGER_BYTES = {"org_id": 8, "kafka_offset": 8, "partition": 4, "topic_offset": 8}  # in tables of our own
 
 
 class PostgresqlEngine(Engine):
@@ -72,7 +71,9 @@ class PostgresqlEngine(Engine):
             return 0
         cursor = self._cursor()
         if len(rows) >= self._many and self._has_incoming(upsert):
-            self._copy(upsert.incoming, rows, _INTEGER_BYTES)
+            incoming = upsert.incoming
+            sizes = {name: statements.INTEGER_BYTES.get(kind, 0) for name, kind in incoming.columns.items()}
+            self._copy(incoming, rows, sizes)
             cursor.execute(upsert.text.format(rows=of_table(statements.SELECT, upsert.incoming)))
         else:
             text = upsert.text.format(rows="VALUES %s")

@@ -219,8 +219,8 @@ BEGIN
     EXECUTE format(
         'GRANT CONNECT ON DATABASE %I TO aggregator_owner, aggregator_writer, aggregator_reader', current_database()
     );
-    -- rows on their way to a table wait in a temporary one
-    EXECUTE format('GRANT TEMPORARY ON DATABASE %I TO aggregator_writer', current_database());
+    -- rows on their way to a table wait in a temporary one, in the consumer and in imports
+    EXECUTE format('GRANT TEMPORARY ON DATABASE %I TO aggregator_owner, aggregator_writer', current_database());
 END
 $$;
 

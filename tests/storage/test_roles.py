@@ -1,7 +1,10 @@
 """The roles of `deploy/postgresql/roles.sql`: each may do what its program does, and nothing else."""
 
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from threading import Event
 from urllib.parse import urlsplit
 
 import psycopg2
@@ -10,6 +13,8 @@ from psycopg2.errors import InsufficientPrivilege, RaiseException, ReadOnlySqlTr
 
 from consumer_service.engines import MANY
 from consumer_service.sources import Record
+from consumer_service.transfer.exporter import export
+from consumer_service.transfer.importer import DatabaseRefused, Order, Summary, import_file
 from libaggregator.settings import DatabaseSettings, Secret
 from libaggregator.storage.connections import open_reader
 from libaggregator.storage.models import TABLES, AggregatorMigration
@@ -51,6 +56,10 @@ UNION ALL SELECT 'member', roleid::regrole::text, member::regrole::text, ARRAY[g
 FROM pg_auth_members
 ORDER BY 1, 2, 3, 4
 """
+
+
+def no_progress(label: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
+    return nullcontext(lambda steps: None)
 
 
 @pytest.fixture(scope="module")
@@ -223,6 +232,24 @@ class TestPrograms:
         database.close()
         found = execute(urls.reader, f"SELECT org_id FROM cluster_rule_toggle WHERE cluster_id = '{CLUSTERS[0]}'")
         assert found == [("2",)]
+
+    def test_the_owner_exports_and_imports_and_the_writer_may_not(
+        self, server: PostgresqlServer, urls: RoleUrls, tmp_path: Path
+    ) -> None:
+        file = str(tmp_path / "export.jsonl")
+        order, stop = Order(file, merge=False), Event()
+        source = DatabaseSettings(url=Secret(urls.owner))
+        exported = export(source, file, force=False, stop=stop, progress=no_progress)
+        target = database_with_roles(server)
+        migrate_database(target.owner)
+        make_roles(target.superuser)
+        writer = DatabaseSettings(url=Secret(target.writer))
+        with pytest.raises(DatabaseRefused, match="may not write to cluster_rule_toggle; import as the owner"):
+            import_file(writer, order, stop, no_progress, Summary())
+        owner, summary = DatabaseSettings(url=Secret(target.owner)), Summary()
+        import_file(owner, order, stop, no_progress, summary)
+        assert summary.added == exported
+        server.drop_database(target.superuser)
 
     def test_each_finds_the_schema_in_order(self, urls: RoleUrls) -> None:
         writer = open_database(urls.writer)
