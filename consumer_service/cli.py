@@ -7,6 +7,7 @@ from threading import Event
 import click
 
 from consumer_service.commands.migrate import migrate
+from consumer_service.commands.prune import prune
 from consumer_service.commands.replay import replay
 from consumer_service.settings import ConsumerProcessSettings
 from libaggregator import logs, tracing
@@ -51,6 +52,7 @@ def run(config_file: Path | None) -> None:
 
 
 main.add_command(migrate)
+main.add_command(prune)
 main.add_command(replay)
 
 

@@ -69,6 +69,18 @@ class Engine(ABC):
         rows: list[Row] = self._database.execute_sql(text, values).fetchall()
         return rows
 
+    def change(self, statement: str, *values: Any) -> int:
+        """Run a statement without `{wanted}` that changes rows; return how many it changed."""
+        changed: int = self._database.execute_sql(statement.replace("%s", self._database.param), values).rowcount
+        return changed
+
+    @abstractmethod
+    def keep_writers_out(self) -> None:
+        """Wait for the transactions of other writers, and keep new ones waiting until the end of this one.
+
+        For what the lock on a row of `report` can't guard, since there is no such row.
+        """
+
     @abstractmethod
     def select(self, query: Query, rows: Sequence[Row], *values: Any) -> Iterable[Row]:
         """Yield what a query finds for all rows that `{wanted}` gives; `values` are the parameters after them."""
@@ -86,8 +98,8 @@ class Engine(ABC):
         """Run an INSERT that changes what is there; return how many rows were inserted or changed."""
 
     @abstractmethod
-    def run(self, statement: str, rows: Sequence[Row]) -> None:
-        """Run a statement for all rows that `{wanted}` gives."""
+    def run(self, statement: str, rows: Sequence[Row], *values: Any) -> int:
+        """Run a statement for all rows that `{wanted}` gives, `values` after them; return how many rows it changed."""
 
     @abstractmethod
     def run_each(self, statement: str, rows: Sequence[Row]) -> None:
@@ -118,12 +130,16 @@ class _Postgresql(Engine):
         text = query.text.format(
             wanted=_arrays(rows),
             for_update="FOR UPDATE OF report",
+            unless_locked="FOR UPDATE OF report SKIP LOCKED",
             text_of_length="CASE WHEN octet_length(report.report) = wanted.text_bytes THEN report.report END",
             short_details=f"CASE WHEN octet_length(template_data) <= {_SHORT_DETAILS} THEN template_data END",
         )
         cursor.execute(text, [*_columns(rows), *values])
         found: Iterable[Row] = cursor
         return found
+
+    def keep_writers_out(self) -> None:
+        self._cursor().execute(statements.KEEP_WRITERS_OUT)
 
     def move_recommendations_on(self, owners: Sequence[Row], this_second: datetime) -> Iterable[Row]:
         return self.select(statements.MOVE_AND_READ_RECOMMENDATIONS, owners, this_second)
@@ -151,9 +167,13 @@ class _Postgresql(Engine):
         written: int = cursor.rowcount
         return written
 
-    def run(self, statement: str, rows: Sequence[Row]) -> None:
-        if rows:
-            self._cursor().execute(statement.format(wanted=_arrays(rows)), _columns(rows))
+    def run(self, statement: str, rows: Sequence[Row], *values: Any) -> int:
+        if not rows:
+            return 0
+        cursor = self._cursor()
+        cursor.execute(statement.format(wanted=_arrays(rows)), [*_columns(rows), *values])
+        changed: int = cursor.rowcount
+        return changed
 
     def run_each(self, statement: str, rows: Sequence[Row]) -> None:
         if rows:
@@ -215,11 +235,14 @@ class _Sqlite(Engine):
     def select(self, query: Query, rows: Sequence[Row], *values: Any) -> Iterable[Row]:
         short_details = f"CASE WHEN length(template_data) <= {_SHORT_DETAILS} THEN template_data END"
         # a row that is written again with the same text costs less here than to find out that it is the same
-        names = {"for_update": "", "text_of_length": "NULL", "short_details": short_details}
+        names = {"for_update": "", "unless_locked": "", "text_of_length": "NULL", "short_details": short_details}
         for page in _pages(rows):
-            text = query.text.format(wanted=_values(page), **names)
+            text = query.text.replace("%s", "?").format(wanted=_values(page), **names)
             for row in self._cursor().execute(text, [*chain.from_iterable(page), *values]):
                 yield row if query.time_at is None else _with_time(row, query.time_at)
+
+    def keep_writers_out(self) -> None:
+        """Do nothing: there is one writer at a time."""
 
     def move_recommendations_on(self, owners: Sequence[Row], this_second: datetime) -> Iterable[Row]:
         ordered = sorted(owners)
@@ -242,9 +265,12 @@ class _Sqlite(Engine):
         written: int = cursor.rowcount
         return written
 
-    def run(self, statement: str, rows: Sequence[Row]) -> None:
+    def run(self, statement: str, rows: Sequence[Row], *values: Any) -> int:
+        text, changed = statement.replace("%s", "?"), 0
         for page in _pages(rows):
-            self._cursor().execute(statement.format(wanted=_values(page)), list(chain.from_iterable(page)))
+            parameters = [*chain.from_iterable(page), *values]
+            changed += self._cursor().execute(text.format(wanted=_values(page)), parameters).rowcount
+        return changed
 
     def run_each(self, statement: str, rows: Sequence[Row]) -> None:
         self._cursor().executemany(statement.replace("%s", "?"), rows)

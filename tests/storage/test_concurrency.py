@@ -106,9 +106,9 @@ class Interrupted(Engine):
         self._interrupt()
         return self._engine.store(upsert, rows)
 
-    def run(self, statement: str, rows: Sequence[Row]) -> None:
+    def run(self, statement: str, rows: Sequence[Row], *values: Any) -> int:
         self._interrupt()
-        self._engine.run(statement, rows)
+        return self._engine.run(statement, rows, *values)
 
     def run_each(self, statement: str, rows: Sequence[Row]) -> None:
         self._interrupt()
@@ -142,9 +142,9 @@ class Recording(Interrupted):
         self.written.append((upsert.text, rows))
         return super().store(upsert, rows)
 
-    def run(self, statement: str, rows: Sequence[Row]) -> None:
+    def run(self, statement: str, rows: Sequence[Row], *values: Any) -> int:
         self.written.append((statement, rows))
-        super().run(statement, rows)
+        return super().run(statement, rows, *values)
 
     def run_each(self, statement: str, rows: Sequence[Row]) -> None:
         self.written.append((statement, rows))
