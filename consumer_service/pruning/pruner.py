@@ -25,8 +25,8 @@ PAGE_ROWS = 500
 ATTEMPTS = 10
 """How often a transaction is begun in all while others are in its way."""
 
-_LOOKED_AT = 2000
-"""Rows that one statement looks at."""
+LOOKED_AT = 2000
+"""Rows that one statement looks at to find them."""
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0
 _NO_ERROR = ("", -1, -1)
@@ -55,14 +55,17 @@ class Summary:
 
     deleted: Counter[str] = field(default_factory=Counter)
     voted: int = 0
+    """With votes, which would go with the report."""
     timeless: int = 0
+    """Of which nobody knows when they were seen."""
     in_use: int = 0
+    """In the hands of a consumer, or reported again, while this ran."""
 
     def lines(self, limits: Limits) -> list[str]:
         """Return a line for each table that was asked for, and for each reason for which clusters were kept."""
         tables = (OF_REPORTS if limits.reports else ()) + (OF_ERRORS if limits.errors else ())
         counts = [(f"deleted from {table}", self.deleted[table]) for table in tables]
-        kept = [("users voted", self.voted), ("never a time", self.timeless), ("in use, next time", self.in_use)]
+        kept = [("users voted", self.voted), ("no time known", self.timeless), ("in use", self.in_use)]
         counts += [(f"clusters kept, {why}", count) for why, count in kept if count]
         return [f"{name:<34}{count:>10}" for name, count in counts]
 
@@ -70,12 +73,23 @@ class Summary:
 class Pruner:
     """Prunes one database, beside consumers."""
 
-    def __init__(self, engine: Engine, limits: Limits, stop: Event, *, dry: bool) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        limits: Limits,
+        stop: Event,
+        *,
+        dry: bool,
+        page_rows: int = PAGE_ROWS,
+        looked_at: int = LOOKED_AT,
+    ) -> None:
         """Take the database, what is to go, and what ends the work after the page in hand. A dry run only counts."""
         self._engine = engine
         self._limits = limits
         self._stop = stop
         self._dry = dry
+        self._page_rows = page_rows
+        self._looked_at = looked_at
 
     def prune(self, summary: Summary, progress: Progress) -> None:
         """Go through the tables, delete and count.
@@ -97,7 +111,7 @@ class Pruner:
             for found in self._pages(statements.FIND_REPORTS, (_NO_CLUSTER,), slice(0, 1), limit):
                 summary.timeless += sum(is_old is None for _, _, is_old in found)
                 old = [(cluster, org_id) for cluster, org_id, is_old in found if is_old]
-                for page in _cut(old):
+                for page in _cut(old, self._page_rows):
                     if self._stop.is_set():
                         return
                     self._prune_clusters(page, limit, summary)
@@ -150,9 +164,9 @@ class Pruner:
             summary.deleted[leftover.table] += count
 
     def _without_report(self, leftover: Leftover, keys: Sequence[Row], limit: datetime) -> Sequence[Row]:
-        query = leftover.would_be if self._dry else leftover.without_report
-        values = (limit,) if "%s" in query.text else ()
-        return list(self._engine.select(query, keys, *values))
+        if self._dry and leftover.would_be:
+            return list(self._engine.select(leftover.would_be, keys, limit))
+        return list(self._engine.select(leftover.without_report, keys))
 
     def _delete_leftover(self, leftover: Leftover, keys: Sequence[Row], of_limit: Sequence[object]) -> int:
         with self._engine.transaction():
@@ -189,14 +203,14 @@ class Pruner:
     def _pages(self, statement: str, first: Row, key: slice, *values: object) -> Iterator[Sequence[Row]]:
         """Yield what a statement finds after one key, and after the last one of that, and so on."""
         after = first
-        while found := self._engine.read(statement, *values, *after, _LOOKED_AT):
+        while found := self._engine.read(statement, *values, *after, self._looked_at):
             yield found
             after = found[-1][key]
 
 
-def _cut(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
-    for start in range(0, len(rows), PAGE_ROWS):
-        yield rows[start : start + PAGE_ROWS]
+def _cut(rows: Sequence[Row], size: int) -> Iterator[Sequence[Row]]:
+    for start in range(0, len(rows), size):
+        yield rows[start : start + size]
 
 
 def _patiently(action: Callable[[], T]) -> T:

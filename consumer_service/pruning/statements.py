@@ -83,11 +83,11 @@ class Leftover:
     """The clusters of the next rows after a key."""
     without_report: Query
     """Those of some keys whose cluster has no report."""
-    would_be: Query
-    """The same once the old reports of an instant, without votes, are gone."""
     old: Doomed
     """Rows of some keys that were stored before an instant, if the table has a time."""
     has_time: bool
+    would_be: Query | None = None
+    """As `without_report`, once the reports from before an instant are gone; None: what they leave is nothing."""
 
     @property
     def delete(self) -> str:
@@ -150,7 +150,6 @@ LEFT_HITS = Leftover(
     ("",),
     _BY_CLUSTER.format(table="rule_hit"),
     _CLUSTERS_WITHOUT_REPORT,
-    _CLUSTERS_WITHOUT_REPORT,
     Doomed("rule_hit", f"{HITS.condition} AND {_STORED_BEFORE}"),
     has_time=True,
 )
@@ -159,15 +158,14 @@ LEFT_RECOMMENDATIONS = Leftover(
     (-1, ""),
     _BY_OWNER.format(table="recommendation"),
     _OWNERS_WITHOUT_REPORT,
-    _OWNERS_THAT_WOULD_BE,
     Doomed("recommendation", f"{RECOMMENDATIONS.condition} AND {_STORED_BEFORE}"),
     has_time=True,
+    would_be=_OWNERS_THAT_WOULD_BE,
 )
 LEFT_VERSIONS = Leftover(
     "report_info",
     ("",),
     _BY_CLUSTER.format(table="report_info"),
-    _CLUSTERS_WITHOUT_REPORT,
     _CLUSTERS_WITHOUT_REPORT,
     VERSIONS,
     has_time=False,

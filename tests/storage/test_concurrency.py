@@ -95,6 +95,9 @@ class Interrupted(Engine):
     def select(self, query: Query, rows: Sequence[Row], *values: Any) -> Iterable[Row]:
         return self._engine.select(query, rows, *values)
 
+    def keep_writers_out(self) -> None:
+        self._engine.keep_writers_out()
+
     def move_recommendations_on(self, owners: Sequence[Row], this_second: datetime) -> Iterable[Row]:
         return self._engine.move_recommendations_on(owners, this_second)
 
