@@ -43,6 +43,9 @@ class Conflict(Exception):
 class Engine(ABC):
     """Sends the statements of the writer to one database, over the connection of the calling thread."""
 
+    pause = 0.0
+    """Seconds between two transactions of long work, so that other writers get their turn."""
+
     def __init__(self, database: Database, keeps: bool = True) -> None:
         self._database = database
         self._keeps = keeps
@@ -212,6 +215,9 @@ class _Postgresql(Engine):
 
 class _Sqlite(Engine):
     """SQLite: one writer at a time, prepared statements for single rows, times as text."""
+
+    # who waits for the lock looks for it every 0.1 s
+    pause = 0.2
 
     @contextmanager
     def transaction(self) -> Iterator[None]:

@@ -19,7 +19,7 @@ from libaggregator.storage.faults import is_conflict, is_lock_held
 
 T = TypeVar("T")
 
-PAGE_ROWS = 500
+PAGE_ROWS = 200
 """Clusters that one transaction deletes at most: consumers that get a report of one of them wait for so many."""
 
 ATTEMPTS = 10
@@ -122,7 +122,7 @@ class Pruner:
         if self._dry:
             self._sort_out(old, summary, self._count_rows)
             return
-        page = _patiently(partial(self._delete_clusters, old, limit))
+        page = self._in_turn(partial(self._delete_clusters, old, limit))
         summary.deleted += page.deleted
         summary.voted += page.voted
         summary.in_use += len(old) - page.voted - page.deleted["report"]
@@ -160,7 +160,7 @@ class Pruner:
             left = self._without_report(leftover, found, limit)
             count = self._count_rows(leftover.old, left, *of_limit)
             if count and not self._dry:
-                count = _patiently(partial(self._delete_leftover, leftover, left, of_limit))
+                count = self._in_turn(partial(self._delete_leftover, leftover, left, of_limit))
             summary.deleted[leftover.table] += count
 
     def _without_report(self, leftover: Leftover, keys: Sequence[Row], limit: datetime) -> Sequence[Row]:
@@ -185,7 +185,7 @@ class Pruner:
                 count = sum(bool(is_old) for *_, is_old in found)
                 last = found[-1][:3]
                 if count and not self._dry:
-                    count = _patiently(partial(self._delete_errors, (*before, *last), limit))
+                    count = self._in_turn(partial(self._delete_errors, (*before, *last), limit))
                 summary.deleted["consumer_error"] += count
                 before = last
                 advance(len(found))
@@ -195,6 +195,19 @@ class Pruner:
             return self._engine.change(statements.DELETE_ERRORS, *places, limit)
 
     # all of them
+
+    def _in_turn(self, transaction: Callable[[], T]) -> T:
+        """Run a transaction, again and again while others are in its way, ten times at most; then let others write."""
+        retrying = Retrying(
+            retry=retry_if_exception(_is_in_the_way),
+            stop=stop_after_attempt(ATTEMPTS),
+            wait=wait_random_exponential(_FIRST_PAUSE, _LONGEST_PAUSE),
+            before_sleep=_report_conflict,
+            reraise=True,
+        )
+        result = retrying(transaction)
+        self._stop.wait(self._engine.pause)
+        return result
 
     def _count(self, statement: str) -> int:
         ((count,),) = self._engine.read(statement)
@@ -208,21 +221,13 @@ class Pruner:
             after = found[-1][key]
 
 
+def _is_in_the_way(error: BaseException) -> bool:
+    return is_conflict(error) or is_lock_held(error)
+
+
 def _cut(rows: Sequence[Row], size: int) -> Iterator[Sequence[Row]]:
     for start in range(0, len(rows), size):
         yield rows[start : start + size]
-
-
-def _patiently(action: Callable[[], T]) -> T:
-    """Do something that others may be in the way of, again and again, until it is done or was tried ten times."""
-    retrying = Retrying(
-        retry=retry_if_exception(lambda error: is_conflict(error) or is_lock_held(error)),
-        stop=stop_after_attempt(ATTEMPTS),
-        wait=wait_random_exponential(_FIRST_PAUSE, _LONGEST_PAUSE),
-        before_sleep=_report_conflict,
-        reraise=True,
-    )
-    return retrying(action)
 
 
 def _report_conflict(attempt: RetryCallState) -> None:
