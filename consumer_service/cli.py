@@ -9,6 +9,7 @@ import click
 from consumer_service.commands.migrate import migrate
 from consumer_service.commands.prune import prune
 from consumer_service.commands.replay import replay
+from consumer_service.commands.status import status
 from consumer_service.settings import ConsumerProcessSettings
 from libaggregator import logs, tracing
 from libaggregator.build import DISTRIBUTION
@@ -54,6 +55,7 @@ def run(config_file: Path | None) -> None:
 main.add_command(migrate)
 main.add_command(prune)
 main.add_command(replay)
+main.add_command(status)
 
 
 @main.command()
