@@ -125,8 +125,8 @@ class TestPrune:
         ("answers", "status", "left"),
         [
             ("60\n60d\n\ny\n", 0, [1, 1]),
-            ("60d\n12h\nn\n", 1, [2, 1]),
-            ("\n\n", 2, [2, 1]),
+            pytest.param("60d\n12h\nn\n", 1, [2, 1], marks=pytest.mark.long),
+            pytest.param("\n\n", 2, [2, 1], marks=pytest.mark.long),
         ],
     )
     def test_on_a_terminal_it_asks_for_the_limits_and_makes_sure(
@@ -159,9 +159,9 @@ class TestPrune:
         expected = f"Invalid value for '--older-than': {value!r}: expected a number above zero"
         assert expected in result.output
 
-    def test_a_time_before_the_year_1_is_refused(self, start: Start, sqlite: str) -> None:
-        process = start("prune", "--errors-older-than", "999999w", DATABASE__URL=sqlite)
-        assert printed(process, 2) == ["error: --errors-older-than: that is before the year 1"]
+    def test_a_time_before_the_year_1_is_refused(self) -> None:
+        result = CliRunner().invoke(main, ["prune", "--errors-older-than", "999999w"])
+        assert (result.exit_code, result.output) == (2, "error: --errors-older-than: that is before the year 1\n")
 
     def test_a_database_that_is_away_is_told_in_one_line(self, start: Start) -> None:
         url = f"postgresql://u:{PASSWORD}@127.0.0.1:{free_port()}/x"
@@ -171,6 +171,7 @@ class TestPrune:
         assert last.endswith("what was done stays done, run it again")
         assert PASSWORD not in process.output
 
+    @pytest.mark.long
     def test_a_database_without_schema_is_refused(self, start: Start, sqlite_url: str) -> None:
         process = start("prune", "--older-than", "1d", DATABASE__URL=sqlite_url)
         assert "migrate" in printed(process, 2)[-1]
@@ -241,11 +242,11 @@ class TestStatus:
         assert found["members"] == []
 
     def test_a_broker_that_is_away_is_said_and_the_database_is_told_all_the_same(
-        self, start: Start, migrated: str
+        self, start: Start, sqlite: str
     ) -> None:
-        fill(migrated, [DAY])
+        fill(sqlite, [DAY])
         broker = f"127.0.0.1:{free_port()}"
-        process = start("status", DATABASE__URL=migrated, KAFKA__BOOTSTRAP_SERVERS=broker)
+        process = start("status", DATABASE__URL=sqlite, KAFKA__BOOTSTRAP_SERVERS=broker)
         lines = printed(process, 1)
         assert "report 1" in lines
         assert "topic ccx.ocp.results, group aggregator, lag ?" in lines
@@ -276,6 +277,7 @@ class TestStatus:
         assert found["source"] == {"name": "file", "topic": None, "group": None, "lag": None, "partitions": None}
         assert found["problems"] == []
 
+    @pytest.mark.long
     def test_a_setting_that_can_not_work_is_refused(self, start: Start, sqlite: str) -> None:
         process = start("status", DATABASE__URL=sqlite, KAFKA__BOOTSTRAP_SERVERS="nowhere")
         assert printed(process, 2)[-1] == "error: kafka.bootstrap_servers: expected HOST:PORT, got 'nowhere'"
