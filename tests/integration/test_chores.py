@@ -163,6 +163,7 @@ class TestPrune:
         result = CliRunner().invoke(main, ["prune", "--errors-older-than", "999999w"])
         assert (result.exit_code, result.output) == (2, "error: --errors-older-than: that is before the year 1\n")
 
+    @pytest.mark.long
     def test_a_database_that_is_away_is_told_in_one_line(self, start: Start) -> None:
         url = f"postgresql://u:{PASSWORD}@127.0.0.1:{free_port()}/x"
         process = start("prune", "--errors-older-than", "1d", DATABASE__URL=url)
@@ -253,6 +254,7 @@ class TestStatus:
         (problem,) = [line for line in lines if line.startswith("Error: ")]
         assert problem.startswith(f"Error: source: can't connect to {broker}")
 
+    @pytest.mark.long
     def test_a_database_that_is_away_is_said_and_the_broker_is_told_all_the_same(
         self, start: Start, embedded_broker: EmbeddedTestBroker
     ) -> None:

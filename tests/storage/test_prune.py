@@ -135,9 +135,10 @@ def prune(
     stop: Event | None = None,
     **pages: int,
 ) -> Summary:
-    """Prune, with pages of a few rows."""
+    """Prune without pauses, with pages of a few rows."""
     summary = Summary()
     engine = wrap(engine_for(database))
+    engine.pause = 0.0
     pages = {"page_rows": 2, "looked_at": 3, **pages}
     Pruner(engine, limits, stop or Event(), dry=dry, **pages).prune(summary, lambda what, total: nullcontext(count))
     return summary
@@ -421,7 +422,7 @@ def keys_of(tables: Tables) -> dict[str, set[Any]]:
     }
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=_ROWS, page_rows=st.integers(1, 3), looked_at=st.integers(1, 4))
 def test_whatever_there_is_what_goes_is_what_the_rules_say_and_a_dry_run_says_so_before(
     database: Database, rows: dict[str, Any], page_rows: int, looked_at: int
