@@ -9,7 +9,9 @@ import click
 from consumer_service.commands.export import export
 from consumer_service.commands.import_ import import_
 from consumer_service.commands.migrate import migrate
+from consumer_service.commands.prune import prune
 from consumer_service.commands.replay import replay
+from consumer_service.commands.status import status
 from consumer_service.settings import ConsumerProcessSettings
 from libaggregator import logs, tracing
 from libaggregator.build import DISTRIBUTION
@@ -53,9 +55,11 @@ def run(config_file: Path | None) -> None:
 
 
 main.add_command(migrate)
+main.add_command(prune)
 main.add_command(replay)
 main.add_command(export)
 main.add_command(import_)
+main.add_command(status)
 
 
 @main.command()

@@ -2,8 +2,9 @@
 
 `%s` marks a parameter. Names in braces stand for what an engine puts there (`consumer_service/engines`): `{wanted}`
 for a query that gives the rows of parameters, `{rows}` for the rows that an INSERT takes, `{for_update}` for the lock
-on the rows of `report` that are read, `{text_of_length}` for a report's text if it has as many bytes as the one that
-came, else NULL, and `{short_details}` for `template_data` where it is short, else NULL.
+on the rows of `report` that are read, `{unless_locked}` for a lock on those that nobody else has locked, without the
+others, `{text_of_length}` for a report's text if it has as many bytes as the one that came, else NULL, and
+`{short_details}` for `template_data` where it is short, else NULL.
 """
 
 from typing import NamedTuple
@@ -119,6 +120,9 @@ SET LOCAL jit = off
 """Who waits for a lock takes no part in a rebalance, which the whole group then waits for: it tries again instead.
 Each statement below finds the rows of some clusters by an index. While tables grow quickly, PostgreSQL takes them
 for small ones, and would read them as a whole."""
+
+KEEP_WRITERS_OUT = "SET LOCAL lock_timeout = '1s'; LOCK TABLE report IN EXCLUSIVE MODE"
+"""Writers begin by locking rows of `report`, also those that find none. They queue behind whoever waits for this."""
 
 LOCK_REPORTS = Query(
     """

@@ -1,10 +1,13 @@
 """Types of options that several commands have."""
 
-from datetime import datetime
+import re
+from datetime import datetime, timedelta
 
 import click
 
 from libaggregator.times import parse_time
+
+_UNITS = {"w": "weeks", "d": "days", "h": "hours"}
 
 
 class Time(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.2
@@ -18,3 +21,16 @@ class Time(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.
             return parse_time(str(value))
         except ValueError as error:
             self.fail(f"{value!r}: {error}", parameter, context)
+
+
+class Duration(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.2
+    """A length of time, a number and its unit: 8w, 60d, 12h; gives it as a timedelta above zero."""
+
+    name = "duration"
+
+    def convert(self, value: object, parameter: click.Parameter | None, context: click.Context | None) -> timedelta:
+        """Return the length of time; fails, naming the value, if it is none."""
+        match = re.fullmatch("([0-9]{1,6})([wdh])", str(value))
+        if not match or not int(match[1]):
+            self.fail(f"{value!r}: expected a number above zero and w, d or h, as in 60d", parameter, context)
+        return timedelta(**{_UNITS[match[2]]: int(match[1])})

@@ -27,6 +27,9 @@ class Conflict(Exception):
 class Engine(ABC):
     """Sends the statements of the writer to one database, over the connection of the calling thread."""
 
+    pause = 0.0
+    """Seconds between two transactions of long work, so that other writers get their turn."""
+
     def __init__(self, database: Database, keeps: bool = True) -> None:
         self._database = database
         self._keeps = keeps
@@ -53,6 +56,18 @@ class Engine(ABC):
         rows: list[Row] = self._database.execute_sql(text, values).fetchall()
         return rows
 
+    def change(self, statement: str, *values: Any) -> int:
+        """Run a statement without `{wanted}` that changes rows; return how many it changed."""
+        changed: int = self._database.execute_sql(statement.replace("%s", self._database.param), values).rowcount
+        return changed
+
+    @abstractmethod
+    def keep_writers_out(self) -> None:
+        """Wait for the transactions of other writers, and keep new ones waiting until the end of this one.
+
+        For what the lock on a row of `report` can't guard, since there is no such row.
+        """
+
     @abstractmethod
     def select(self, query: Query, rows: Sequence[Row], *values: Any) -> Iterable[Row]:
         """Yield what a query finds for all rows that `{wanted}` gives; `values` are the parameters after them."""
@@ -70,8 +85,8 @@ class Engine(ABC):
         """Run an INSERT that changes what is there; return how many rows were inserted or changed."""
 
     @abstractmethod
-    def run(self, statement: str, rows: Sequence[Row]) -> None:
-        """Run a statement for all rows that `{wanted}` gives."""
+    def run(self, statement: str, rows: Sequence[Row], *values: Any) -> int:
+        """Run a statement for all rows that `{wanted}` gives, `values` after them; return how many rows it changed."""
 
     @abstractmethod
     def run_each(self, statement: str, rows: Sequence[Row]) -> None:

@@ -43,12 +43,17 @@ class PostgresqlEngine(Engine):
         text = query.text.format(
             wanted=_arrays(rows),
             for_update="FOR UPDATE OF report",
+            unless_locked="FOR UPDATE OF report SKIP LOCKED",
             text_of_length="CASE WHEN octet_length(report.report) = wanted.text_bytes THEN report.report END",
             short_details=f"CASE WHEN octet_length(template_data) <= {SHORT_DETAILS} THEN template_data END",
         )
         cursor.execute(text, [*_columns(rows), *values])
         found: Iterable[Row] = cursor
         return found
+
+    def keep_writers_out(self) -> None:
+        """Lock the table of reports against everybody who writes to it."""
+        self._cursor().execute(statements.KEEP_WRITERS_OUT)
 
     def move_recommendations_on(self, owners: Sequence[Row], this_second: datetime) -> Iterable[Row]:
         """Change and return the rows in one statement."""
@@ -81,10 +86,14 @@ class PostgresqlEngine(Engine):
         written: int = cursor.rowcount
         return written
 
-    def run(self, statement: str, rows: Sequence[Row]) -> None:
+    def run(self, statement: str, rows: Sequence[Row], *values: Any) -> int:
         """Send the rows as an array for each column, in one statement."""
-        if rows:
-            self._cursor().execute(statement.format(wanted=_arrays(rows)), _columns(rows))
+        if not rows:
+            return 0
+        cursor = self._cursor()
+        cursor.execute(statement.format(wanted=_arrays(rows)), [*_columns(rows), *values])
+        changed: int = cursor.rowcount
+        return changed
 
     def run_each(self, statement: str, rows: Sequence[Row]) -> None:
         """Send many statements at a time."""

@@ -20,6 +20,9 @@ _ROLLED_BACK = "cannot rollback - no transaction is active"
 class SqliteEngine(Engine):
     """SQLite: one writer at a time, prepared statements for single rows, times as text."""
 
+    # who waits for the lock looks for it every 0.1 s
+    pause = 0.2
+
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """Begin at once with the lock for writing, so that nothing read here can change before it is written."""
@@ -43,11 +46,14 @@ class SqliteEngine(Engine):
         """Run the query for a page of rows after another, the times of its answer read from text."""
         short_details = f"CASE WHEN length(template_data) <= {SHORT_DETAILS} THEN template_data END"
         # a row that is written again with the same text costs less here than to find out that it is the same
-        names = {"for_update": "", "text_of_length": "NULL", "short_details": short_details}
+        names = {"for_update": "", "unless_locked": "", "text_of_length": "NULL", "short_details": short_details}
         for page in _pages(rows):
-            text = query.text.format(wanted=_values(page), **names)
+            text = query.text.replace("%s", "?").format(wanted=_values(page), **names)
             for row in self._cursor().execute(text, [*chain.from_iterable(page), *values]):
                 yield row if query.time_at is None else _with_time(row, query.time_at)
+
+    def keep_writers_out(self) -> None:
+        """Do nothing: there is one writer at a time."""
 
     def move_recommendations_on(self, owners: Sequence[Row], this_second: datetime) -> Iterable[Row]:
         """Change the rows in the order of their keys, then read them."""
@@ -73,10 +79,13 @@ class SqliteEngine(Engine):
         written: int = cursor.rowcount
         return written
 
-    def run(self, statement: str, rows: Sequence[Row]) -> None:
+    def run(self, statement: str, rows: Sequence[Row], *values: Any) -> int:
         """Run the statement for a page of rows after another."""
+        text, changed = statement.replace("%s", "?"), 0
         for page in _pages(rows):
-            self._cursor().execute(statement.format(wanted=_values(page)), list(chain.from_iterable(page)))
+            parameters = [*chain.from_iterable(page), *values]
+            changed += self._cursor().execute(text.format(wanted=_values(page)), parameters).rowcount
+        return changed
 
     def run_each(self, statement: str, rows: Sequence[Row]) -> None:
         """Run one prepared statement for each row."""

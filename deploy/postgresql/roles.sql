@@ -1,7 +1,8 @@
--- The three roles of the database, each with the rights that its program needs and no others:
+-- The four roles of the database, each with the rights that its program needs and no others:
 --
 --   aggregator_owner   owns the tables, runs `aggregator-consumer migrate`
 --   aggregator_writer  `aggregator-consumer run` and `replay`: changes rows, never tables
+--   aggregator_pruner  `aggregator-consumer prune`: deletes rows, and sees no more of them than it needs to
 --   aggregator_reader  `aggregator-api serve`: reads
 --
 -- Run it in the database itself, as a superuser, or from PostgreSQL 15 on as the owner of the database with
@@ -10,11 +11,12 @@
 -- runs has the default rights below, which are wider: all rows of all tables, still no DDL.
 --
 -- From PostgreSQL 16 on, who is no superuser and did not make the roles (another database of the server has them)
--- needs from a superuser: GRANT aggregator_owner, aggregator_writer, aggregator_reader TO ... WITH ADMIN OPTION.
+-- needs from a superuser:
+--   GRANT aggregator_owner, aggregator_writer, aggregator_pruner, aggregator_reader TO ... WITH ADMIN OPTION.
 --
--- What somebody granted to the writer and the reader meanwhile is taken back where it is about our tables, the schema
--- public or the database; and from all three memberships of one in another, and the attributes CREATEDB, CREATEROLE,
--- REPLICATION and BYPASSRLS. It does not look at what else they have: docs/deployment.md.
+-- What somebody granted to all but the owner meanwhile is taken back where it is about our tables, the schema public or
+-- the database; and from all four memberships of one in another, and the attributes CREATEDB, CREATEROLE, REPLICATION
+-- and BYPASSRLS. It does not look at what else they have: docs/deployment.md.
 --
 -- It holds no passwords, and a role without one can't log in where the server asks for it:
 -- `\password aggregator_writer` in psql, or ALTER ROLE aggregator_writer PASSWORD '...'.
@@ -29,7 +31,9 @@ DO $$
 DECLARE
     name text;
 BEGIN
-    FOREACH name IN ARRAY ARRAY['aggregator_owner', 'aggregator_writer', 'aggregator_reader'] LOOP
+    FOREACH name IN ARRAY ARRAY[
+        'aggregator_owner', 'aggregator_writer', 'aggregator_pruner', 'aggregator_reader'
+    ] LOOP
         IF to_regrole(name) IS NULL THEN
             EXECUTE format('CREATE ROLE %I LOGIN', name);
         ELSIF (SELECT rolsuper FROM pg_roles WHERE rolname = name) THEN
@@ -38,8 +42,8 @@ BEGIN
             AND NOT pg_has_role(name, 'MEMBER WITH ADMIN OPTION') THEN
             RAISE EXCEPTION 'the role % was made by somebody else, and % may not change it', name, current_user
                 USING HINT = format(
-                    'A superuser has to run: GRANT aggregator_owner, aggregator_writer, aggregator_reader'
-                    ' TO %I WITH ADMIN OPTION', current_user
+                    'A superuser has to run: GRANT aggregator_owner, aggregator_writer, aggregator_pruner,'
+                    ' aggregator_reader TO %I WITH ADMIN OPTION', current_user
                 );
         END IF;
     END LOOP;
@@ -65,7 +69,9 @@ BEGIN
             ('NOREPLICATION', role.rolreplication),
             ('NOBYPASSRLS', role.rolbypassrls)
         ) AS attribute (without, is_set)
-        WHERE role.rolname IN ('aggregator_owner', 'aggregator_writer', 'aggregator_reader') AND attribute.is_set
+        WHERE attribute.is_set AND role.rolname IN (
+            'aggregator_owner', 'aggregator_writer', 'aggregator_pruner', 'aggregator_reader'
+        )
     LOOP
         EXECUTE format('ALTER ROLE %I %s', given.role, given.without);
     END LOOP;
@@ -77,8 +83,12 @@ BEGIN
             CASE WHEN current_setting('server_version_num')::integer >= 160000
                 THEN format('GRANTED BY %s', entry.grantor::regrole) ELSE '' END AS by_whom
         FROM pg_auth_members AS entry
-        WHERE entry.roleid::regrole::text IN ('aggregator_owner', 'aggregator_writer', 'aggregator_reader')
-            AND entry.member::regrole::text IN ('aggregator_owner', 'aggregator_writer', 'aggregator_reader')
+        WHERE entry.roleid::regrole::text IN (
+                'aggregator_owner', 'aggregator_writer', 'aggregator_pruner', 'aggregator_reader'
+            )
+            AND entry.member::regrole::text IN (
+                'aggregator_owner', 'aggregator_writer', 'aggregator_pruner', 'aggregator_reader'
+            )
     LOOP
         EXECUTE format('REVOKE %s FROM %s %s CASCADE', given.role, given.member, given.by_whom);
     END LOOP;
@@ -96,6 +106,11 @@ ALTER ROLE aggregator_writer SET search_path = public;
 ALTER ROLE aggregator_writer SET statement_timeout = '60s';
 ALTER ROLE aggregator_writer SET idle_in_transaction_session_timeout = '60s';
 ALTER ROLE aggregator_writer SET timezone = 'UTC';
+
+ALTER ROLE aggregator_pruner SET search_path = public;
+ALTER ROLE aggregator_pruner SET statement_timeout = '60s';
+ALTER ROLE aggregator_pruner SET idle_in_transaction_session_timeout = '60s';
+ALTER ROLE aggregator_pruner SET timezone = 'UTC';
 
 ALTER ROLE aggregator_reader SET search_path = public;
 ALTER ROLE aggregator_reader SET default_transaction_read_only = on;
@@ -126,13 +141,13 @@ END
 $$;
 
 GRANT USAGE, CREATE ON SCHEMA public TO aggregator_owner;
-REVOKE ALL ON SCHEMA public FROM aggregator_writer, aggregator_reader CASCADE;
-GRANT USAGE ON SCHEMA public TO aggregator_writer, aggregator_reader;
+REVOKE ALL ON SCHEMA public FROM aggregator_writer, aggregator_pruner, aggregator_reader CASCADE;
+GRANT USAGE ON SCHEMA public TO aggregator_writer, aggregator_pruner, aggregator_reader;
 
--- What the owner makes from here on can be used at once; the next run takes away what is too much.
+-- What the owner makes from here on can be used at once, but by the pruner; the next run takes away what is too much.
 
 ALTER DEFAULT PRIVILEGES FOR ROLE aggregator_owner IN SCHEMA public
-    REVOKE ALL ON TABLES FROM aggregator_writer, aggregator_reader;
+    REVOKE ALL ON TABLES FROM aggregator_writer, aggregator_pruner, aggregator_reader;
 ALTER DEFAULT PRIVILEGES FOR ROLE aggregator_owner IN SCHEMA public
     GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO aggregator_writer;
 ALTER DEFAULT PRIVILEGES FOR ROLE aggregator_owner IN SCHEMA public
@@ -146,23 +161,29 @@ SET LOCAL lock_timeout = '5s';
 
 DO $$
 DECLARE
-    -- table, rights of the writer, rights of the reader
+    -- table, rights of the writer, of the pruner, of the reader
     rights CONSTANT text[] := ARRAY[
-        ['report', 'SELECT, INSERT, UPDATE', 'SELECT'],
-        ['rule_hit', 'SELECT, INSERT, UPDATE, DELETE', 'SELECT'],
-        ['recommendation', 'SELECT, INSERT, UPDATE, DELETE', 'SELECT'],
-        ['report_info', 'SELECT, INSERT, UPDATE', 'SELECT'],
-        ['consumer_error', 'SELECT, INSERT, UPDATE, DELETE', NULL],
+        -- the pruner locks rows, which takes the right to change some column: this one says nothing
+        ['report', 'SELECT, INSERT, UPDATE',
+            'SELECT (org_id, cluster, reported_at, last_checked_at), UPDATE (kafka_offset), DELETE', 'SELECT'],
+        ['rule_hit', 'SELECT, INSERT, UPDATE, DELETE', 'SELECT (org_id, cluster_id, created_at), DELETE', 'SELECT'],
+        ['recommendation', 'SELECT, INSERT, UPDATE, DELETE', 'SELECT (org_id, cluster_id, created_at), DELETE',
+            'SELECT'],
+        ['report_info', 'SELECT, INSERT, UPDATE', 'SELECT (org_id, cluster_id), DELETE', 'SELECT'],
+        ['consumer_error', 'SELECT, INSERT, UPDATE, DELETE',
+            'SELECT (topic, partition, topic_offset, consumed_at), DELETE', NULL],
         -- others write these; they move along when a cluster gets another organization
-        ['cluster_rule_toggle', 'SELECT (cluster_id), UPDATE (org_id)', 'SELECT'],
-        ['cluster_user_rule_disable_feedback', 'SELECT (cluster_id), UPDATE (org_id)', 'SELECT'],
-        ['cluster_rule_user_feedback', 'SELECT (cluster_id), UPDATE (org_id)', 'SELECT'],
-        ['rule_disable', NULL, 'SELECT'],
-        ['advisor_ratings', NULL, 'SELECT'],
+        ['cluster_rule_toggle', 'SELECT (cluster_id), UPDATE (org_id)', NULL, 'SELECT'],
+        ['cluster_user_rule_disable_feedback', 'SELECT (cluster_id), UPDATE (org_id)', NULL, 'SELECT'],
+        -- clusters with votes are not pruned
+        ['cluster_rule_user_feedback', 'SELECT (cluster_id), UPDATE (org_id)', 'SELECT (cluster_id)', 'SELECT'],
+        ['rule_disable', NULL, NULL, 'SELECT'],
+        ['advisor_ratings', NULL, NULL, 'SELECT'],
         -- which schema it is, asked at the start
-        ['migration_info', 'SELECT', 'SELECT'],
-        ['aggregator_migration', 'SELECT', 'SELECT']
+        ['migration_info', 'SELECT', 'SELECT', 'SELECT'],
+        ['aggregator_migration', 'SELECT', 'SELECT', 'SELECT']
     ];
+    roles CONSTANT text[] := ARRAY['aggregator_writer', 'aggregator_pruner', 'aggregator_reader'];
     entry text[];
     ours record;
 BEGIN
@@ -181,13 +202,13 @@ BEGIN
                 EXECUTE format('GRANT ALL ON TABLE %s TO %s', ours.name, ours.owner::regrole);
             END IF;
         END IF;
-        EXECUTE format('REVOKE ALL ON TABLE %s FROM aggregator_writer, aggregator_reader CASCADE', ours.name);
-        IF entry[2] IS NOT NULL THEN
-            EXECUTE format('GRANT %s ON TABLE %s TO aggregator_writer', entry[2], ours.name);
-        END IF;
-        IF entry[3] IS NOT NULL THEN
-            EXECUTE format('GRANT %s ON TABLE %s TO aggregator_reader', entry[3], ours.name);
-        END IF;
+        EXECUTE format(
+            'REVOKE ALL ON TABLE %s FROM aggregator_writer, aggregator_pruner, aggregator_reader CASCADE', ours.name
+        );
+        FOR number IN 1..3 LOOP
+            CONTINUE WHEN entry[number + 1] IS NULL;
+            EXECUTE format('GRANT %s ON TABLE %s TO %I', entry[number + 1], ours.name, roles[number]);
+        END LOOP;
     END LOOP;
 END
 $$;
@@ -204,7 +225,9 @@ BEGIN
             AND entry.refclassid = 'pg_authid'::regclass
             AND NOT role.rolsuper
             AND role.oid <> database.datdba
-            AND role.rolname NOT IN ('aggregator_owner', 'aggregator_writer', 'aggregator_reader')
+            AND role.rolname NOT IN (
+                'aggregator_owner', 'aggregator_writer', 'aggregator_pruner', 'aggregator_reader'
+            )
     ) THEN
         EXECUTE format('REVOKE CONNECT, TEMPORARY ON DATABASE %I FROM PUBLIC', current_database());
         -- large objects belong to no table, and everybody may make some; the functions for it are a superuser's
@@ -215,9 +238,13 @@ BEGIN
                 FROM PUBLIC;
         END IF;
     END IF;
-    EXECUTE format('REVOKE ALL ON DATABASE %I FROM aggregator_writer, aggregator_reader CASCADE', current_database());
     EXECUTE format(
-        'GRANT CONNECT ON DATABASE %I TO aggregator_owner, aggregator_writer, aggregator_reader', current_database()
+        'REVOKE ALL ON DATABASE %I FROM aggregator_writer, aggregator_pruner, aggregator_reader CASCADE',
+        current_database()
+    );
+    EXECUTE format(
+        'GRANT CONNECT ON DATABASE %I TO aggregator_owner, aggregator_writer, aggregator_pruner, aggregator_reader',
+        current_database()
     );
     -- rows on their way to a table wait in a temporary one, in the consumer and in imports
     EXECUTE format('GRANT TEMPORARY ON DATABASE %I TO aggregator_owner, aggregator_writer', current_database());

@@ -26,6 +26,8 @@ class Fault(enum.Enum):
 _VALUES_CLASSES = ("22", "23", "54")
 _UNIQUE_VIOLATION = "23505"
 _INSUFFICIENT_PRIVILEGE = "42501"
+_LOCK_NOT_AVAILABLE = "55P03"
+_QUERY_CANCELED = "57014"
 _CONFLICTS = ("40001", "40P01", _UNIQUE_VIOLATION)
 _REFUSALS = (
     r'(database|role) ".*" does not exist|authentication failed|no pg_hba.conf entry|no password supplied'
@@ -53,6 +55,17 @@ def sqlstate_of(error: BaseException) -> str | None:
 def is_conflict(error: BaseException) -> bool:
     """Whether two sessions were in each other's way: nothing is wrong, and doing it again at once is right."""
     return sqlstate_of(error) in _CONFLICTS
+
+
+def is_cancelled(error: BaseException) -> bool:
+    """Whether the database ended the statement for the time that it took."""
+    return sqlstate_of(error) == _QUERY_CANCELED
+
+
+def is_lock_held(error: BaseException) -> bool:
+    """Whether somebody else kept a lock for longer than this session waits: doing it again a bit later is right."""
+    code = getattr(_driver_error(error), "sqlite_errorcode", None)
+    return sqlstate_of(error) == _LOCK_NOT_AVAILABLE or code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_BUSY_SNAPSHOT)
 
 
 def is_want_of_right(error: BaseException) -> bool:

@@ -58,12 +58,15 @@ from tests.support.processes import REPOSITORY, Processes
 pytestmark = [pytest.mark.long, pytest.mark.usefixtures("kustomize")]
 
 PROCESSES = ("migration", "consumer", "api")
+"""In each overlay; `prune` is a component, which production has."""
+
 COMMANDS: Mapping[str, click.Command] = {"aggregator-consumer": consumer_command, "aggregator-api": api_command}
 MODULES = {"aggregator-consumer": "consumer_service.cli", "aggregator-api": "api_service.cli"}
 SETTINGS: Mapping[str, type] = {
     "migration": ConsumerProcessSettings,
     "consumer": ConsumerProcessSettings,
     "api": ApiProcessSettings,
+    "prune": ConsumerProcessSettings,
 }
 
 _TLS = "?sslmode=verify-full&sslrootcert=/etc/aggregator-authorities/postgresql.crt"
@@ -78,6 +81,7 @@ OUTSIDE = {
             kafka__sasl_username="aggregator",
             kafka__sasl_password="three",
         ),
+        secret("aggregator-prune", database__url=f"postgresql://aggregator_pruner:five@db.example.org/a{_TLS}"),
         secret(
             "aggregator-read-replica",
             database__read_url=f"postgresql://aggregator_reader:four@replica.example.org/a{_TLS}",
@@ -85,7 +89,12 @@ OUTSIDE = {
         config_map("aggregator-authorities", kafka__crt="none", postgresql__crt="none"),
     ],
 }
-ROLES = {"migration": "aggregator_owner", "consumer": "aggregator_writer", "api": "aggregator_reader"}
+ROLES = {
+    "migration": "aggregator_owner",
+    "consumer": "aggregator_writer",
+    "api": "aggregator_reader",
+    "prune": "aggregator_pruner",
+}
 
 TEMPORARY = "/tmp"
 
@@ -128,17 +137,16 @@ def loaded(manifests: Manifests, overlay: str, process: str, folder: Path) -> Lo
 # The programs
 
 
-@pytest.mark.parametrize("process", PROCESSES)
-def test_the_program_takes_its_settings_without_complaint(
-    manifests: Manifests, overlay: str, process: str, tmp_path: Path
-) -> None:
-    workload = manifests.our(process)
-    root = start_conditions(manifests, workload, OUTSIDE[overlay], tmp_path)
-    result = CliRunner().invoke(COMMANDS[workload.container["command"][0]], ["config"], env=dict(root.environment))
-    assert result.exit_code == 0, result.output
-    secrets = root.environment[SECRETS_VARIABLE]
-    key = "read_url" if overlay == "production" and process == "api" else "url"
-    assert re.search(rf"\n{key} = .*{ROLES[process]}.*# {secrets}/database.{key}\n", result.output)
+def test_each_program_takes_its_settings_without_complaint(manifests: Manifests, overlay: str, tmp_path: Path) -> None:
+    assert {workload.component for workload in manifests.ours} == set(PROCESSES if overlay == "demo" else SETTINGS)
+    for workload in manifests.ours:
+        process = workload.component
+        root = start_conditions(manifests, workload, OUTSIDE[overlay], tmp_path / process)
+        result = CliRunner().invoke(COMMANDS[workload.container["command"][0]], ["config"], env=dict(root.environment))
+        assert result.exit_code == 0, result.output
+        secrets = root.environment[SECRETS_VARIABLE]
+        key = "read_url" if overlay == "production" and process == "api" else "url"
+        assert re.search(rf"\n{key} = .*{ROLES[process]}.*# {secrets}/database.{key}\n", result.output)
 
 
 def test_commands_and_arguments_exist(manifests: Manifests) -> None:
@@ -178,13 +186,14 @@ def test_each_process_gets_its_own_secrets_and_no_others(manifests: Manifests, o
         for workload in manifests.ours
     }
     names = {process: {name for name, _, _ in found} for process, found in sources.items()}
-    assert [len(found) for found in names.values()] == [1, 1, 1]
-    assert len(set.union(*names.values())) == len(PROCESSES), "two processes share a secret"
+    assert {len(found) for found in names.values()} == {1}
+    assert len(set.union(*names.values())) == len(names), "two processes share a secret"
     keys = {process: {path for _, _, path in found} for process, found in sources.items()}
     assert all(key == path for found in sources.values() for _, key, path in found)
     reader = "database.read_url" if overlay == "production" else "database.url"
     login = {"kafka.sasl_username", "kafka.sasl_password"} if overlay == "production" else set()
-    assert keys == {"migration": {"database.url"}, "consumer": {"database.url", *login}, "api": {reader}}
+    expected = {"migration": {"database.url"}, "consumer": {"database.url", *login}, "api": {reader}}
+    assert keys == expected | ({"prune": {"database.url"}} if overlay == "production" else {})
     for process, found in keys.items():
         assert found <= options_of(SETTINGS[process]).keys()
     for workload in manifests.ours:
@@ -193,7 +202,7 @@ def test_each_process_gets_its_own_secrets_and_no_others(manifests: Manifests, o
 
 
 def test_each_file_that_a_setting_names_is_mounted(manifests: Manifests, overlay: str, tmp_path: Path) -> None:
-    for process in PROCESSES:
+    for process in [workload.component for workload in manifests.ours]:
         folder = tmp_path / process
         settings = loaded(manifests, overlay, process, folder).settings
         paths = set(_paths_of(settings))
@@ -326,6 +335,14 @@ def test_a_roll_out_keeps_the_api_whole_and_never_starts_a_consumer_too_many(man
     assert manifests.our("api").spec["strategy"]["rollingUpdate"]["maxUnavailable"] == 0
 
 
+def test_prune_runs_alone_and_is_let_finish_the_page_in_hand(rendered: Mapping[str, Manifests], tmp_path: Path) -> None:
+    production = rendered["production"]
+    cron_job = production.one("CronJob", "aggregator-prune")
+    assert cron_job["spec"]["concurrencyPolicy"] == "Forbid"
+    statement = loaded(production, "production", "prune", tmp_path).settings.database.statement_timeout
+    assert production.our("prune").pod["terminationGracePeriodSeconds"] >= statement + SPARE_SECONDS
+
+
 def test_nobody_but_its_autoscaler_says_how_many_replicas_a_deployment_has(
     everything: Mapping[str, Manifests],
 ) -> None:
@@ -380,6 +397,7 @@ def test_keda_means_the_topic_the_group_and_the_login_of_the_consumer(
         ("../../components/monitoring", {"PodMonitor", "PrometheusRule"}),
         ("keda", {"ScaledObject", "TriggerAuthentication"}),
         ("network", {"NetworkPolicy"}),
+        ("../../components/prune", {"CronJob"}),
         ("../../components/read-replica", set()),
     ],
 )
@@ -450,7 +468,7 @@ def test_every_container_is_restricted(everything: Mapping[str, Manifests]) -> N
             account = manifests.one("ServiceAccount", workload.pod["serviceAccountName"])
             assert account["automountServiceAccountToken"] is False
         accounts = [workload.pod["serviceAccountName"] for workload in manifests.ours]
-        assert len(set(accounts)) == len(PROCESSES)
+        assert len(set(accounts)) == len(manifests.ours)
 
 
 def restricted_problems(workload: Workload) -> list[str]:
@@ -502,7 +520,8 @@ def test_each_process_reaches_what_it_needs_and_nothing_else(
         kafka = {"192.0.2.0/28": {9093}}
         database = {"198.51.100.8/32": {5432}, "198.51.100.9/32": {5432}}
     scrapes = {PROMETHEUS: {"admin"}}
-    assert {workload.component: opened(manifests, workload) for workload in manifests.ours} == {
+    pruned = {"prune": ({}, {**DNS, **database})} if overlay == "production" else {}
+    assert {workload.component: opened(manifests, workload) for workload in manifests.ours} == pruned | {
         "migration": ({}, {**DNS, **database}),
         "consumer": (scrapes, {**DNS, **kafka, **database}),
         "api": ({**scrapes, **{client: {"http"} for client in CLIENTS}}, {**DNS, **database}),

@@ -16,7 +16,9 @@ from consumer_service.settings import ConsumerProcessSettings
 from libaggregator.settings import CONFIG_VARIABLE, SECRETS_VARIABLE, load, options_of
 from tests.support.processes import REPOSITORY
 
-UNITS = sorted((REPOSITORY / "deploy" / "systemd").glob("*.service"))
+FOLDER = REPOSITORY / "deploy" / "systemd"
+UNITS = sorted(FOLDER.glob("*.service"))
+TIMERS = sorted(FOLDER.glob("*.timer"))
 COMMANDS = {"aggregator-consumer": consumer.commands, "aggregator-api": api.commands}
 INSTALLED = "/opt/aggregator/bin"
 REQUIRE_VARIABLE = "AGGREGATOR_TEST_REQUIRE_SYSTEMD"
@@ -47,6 +49,9 @@ def units_with_our_programs(tmp_path: Path) -> list[Path]:
         if os.environ.get(REQUIRE_VARIABLE) == "1":
             pytest.fail("systemd-analyze is missing")
         pytest.skip("systemd-analyze is missing")
+    # they name each other, so that all of them have to be there
+    for path in TIMERS:
+        shutil.copy(path, tmp_path)
     copies = [tmp_path / path.name for path in UNITS]
     for path, copy in zip(UNITS, copies, strict=True):
         copy.write_text(path.read_text(encoding="utf-8").replace(INSTALLED, sysconfig.get_path("scripts")))
@@ -61,7 +66,8 @@ def analyze(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_systemd_takes_the_units_without_a_word(units_with_our_programs: list[Path]) -> None:
-    result = analyze("verify", "--man=no", *map(str, units_with_our_programs))
+    timers = [str(units_with_our_programs[0].parent / path.name) for path in TIMERS]
+    result = analyze("verify", "--man=no", *map(str, units_with_our_programs), *timers)
     ours = [line for line in result.stderr.splitlines() if "aggregator" in line]
     assert (result.returncode, ours) == (0, [])
 
@@ -75,8 +81,8 @@ def test_systemd_finds_little_exposure(units_with_our_programs: list[Path]) -> N
 
 @pytest.mark.parametrize("path", UNITS, ids=lambda path: path.stem)
 def test_commands_settings_and_files_of_the_units_exist(path: Path) -> None:
-    program, command = option(path, "ExecStart").removeprefix(f"{INSTALLED}/").split()
-    assert command in COMMANDS[program]
+    program, command, *arguments = option(path, "ExecStart").removeprefix(f"{INSTALLED}/").split()
+    COMMANDS[program][command].make_context(program, arguments)
     variables = dict(value.split("=", 1) for name, value in options(path) if name == "Environment")
     assert variables.pop(CONFIG_VARIABLE) == "/etc/aggregator/aggregator.toml"
     # the folder of the credentials
@@ -88,7 +94,17 @@ def test_commands_settings_and_files_of_the_units_exist(path: Path) -> None:
 
 def test_each_process_has_its_own_role() -> None:
     roles = {path.stem: Path(option(path, "LoadCredential")).stem for path in UNITS}
-    assert roles == {"aggregator-api": "reader", "aggregator-consumer": "writer", "aggregator-migrate": "owner"}
+    assert roles == {
+        "aggregator-api": "reader",
+        "aggregator-consumer": "writer",
+        "aggregator-migrate": "owner",
+        "aggregator-prune": "pruner",
+    }
+
+
+def test_each_timer_starts_a_unit_of_ours_that_ends_by_itself() -> None:
+    assert [path.stem for path in TIMERS] == ["aggregator-prune"]
+    assert {option(unit(path.stem), "Type") for path in TIMERS} == {"oneshot"}
 
 
 def test_processes_are_killed_only_after_they_had_the_time_that_they_take_to_stop() -> None:

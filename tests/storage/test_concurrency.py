@@ -99,6 +99,9 @@ class Interrupted(Engine):
     def select(self, query: Query, rows: Sequence[Row], *values: Any) -> Iterable[Row]:
         return self._engine.select(query, rows, *values)
 
+    def keep_writers_out(self) -> None:
+        self._engine.keep_writers_out()
+
     def move_recommendations_on(self, owners: Sequence[Row], this_second: datetime) -> Iterable[Row]:
         return self._engine.move_recommendations_on(owners, this_second)
 
@@ -110,9 +113,9 @@ class Interrupted(Engine):
         self._interrupt()
         return self._engine.store(upsert, rows)
 
-    def run(self, statement: str, rows: Sequence[Row]) -> None:
+    def run(self, statement: str, rows: Sequence[Row], *values: Any) -> int:
         self._interrupt()
-        self._engine.run(statement, rows)
+        return self._engine.run(statement, rows, *values)
 
     def run_each(self, statement: str, rows: Sequence[Row]) -> None:
         self._interrupt()
@@ -146,9 +149,9 @@ class Recording(Interrupted):
         self.written.append((upsert.text, rows))
         return super().store(upsert, rows)
 
-    def run(self, statement: str, rows: Sequence[Row]) -> None:
+    def run(self, statement: str, rows: Sequence[Row], *values: Any) -> int:
         self.written.append((statement, rows))
-        super().run(statement, rows)
+        return super().run(statement, rows, *values)
 
     def run_each(self, statement: str, rows: Sequence[Row]) -> None:
         self.written.append((statement, rows))

@@ -154,10 +154,10 @@ class Counting(Interrupted):
         super().__init__(engine, lambda: None)
         self.deletions: list[int] = []
 
-    def run(self, statement: str, rows: Sequence[Row]) -> None:
+    def run(self, statement: str, rows: Sequence[Row], *values: Any) -> int:
         if statement == statements.DELETE_ERRORS:
             self.deletions.append(len(rows))
-        super().run(statement, rows)
+        return super().run(statement, rows, *values)
 
 
 class TestWhatFailsAgain:
@@ -370,10 +370,10 @@ class TestOthersInTheWay:
         store.write([record(future(n, cluster(n)), n) for n in range(5)])
 
         class Killed(Interrupted):
-            def run(self, statement: str, rows: Sequence[Row]) -> None:
+            def run(self, statement: str, rows: Sequence[Row], *values: Any) -> int:
                 if statement == statements.DELETE_ERRORS:
                     raise KeyboardInterrupt
-                super().run(statement, rows)
+                return super().run(statement, rows, *values)
 
         with pytest.raises(KeyboardInterrupt):
             Replay(store, wrap=partial(Killed, meanwhile=lambda: None)).run()

@@ -3,6 +3,7 @@
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
+from datetime import timedelta
 from pathlib import Path
 from threading import Event
 from urllib.parse import urlsplit
@@ -12,6 +13,7 @@ import pytest
 from psycopg2.errors import InsufficientPrivilege, RaiseException, ReadOnlySqlTransaction
 
 from consumer_service.engines import MANY
+from consumer_service.pruning.pruner import Limits
 from consumer_service.sources import Record
 from consumer_service.transfer.exporter import export
 from consumer_service.transfer.importer import DatabaseRefused, Order, Summary, import_file
@@ -19,11 +21,24 @@ from libaggregator.settings import DatabaseSettings, Secret
 from libaggregator.storage.connections import open_reader
 from libaggregator.storage.models import TABLES, AggregatorMigration
 from libaggregator.storage.schema import SchemaError, check_schema
-from tests.storage.conftest import Store
+from tests.storage.conftest import NOON, Store
+from tests.storage.test_prune import add, add_cluster, prune
 from tests.support.databases import migrate_database, open_database
 from tests.support.messages import CLUSTERS, payload
 from tests.support.postgresql import PostgresqlServer
-from tests.support.roles import FILE, OWNER, READER, WRITER, RoleUrls, as_role, database_with_roles, execute, make_roles
+from tests.support.roles import (
+    FILE,
+    OWNER,
+    PRUNER,
+    READER,
+    WRITER,
+    RoleUrls,
+    as_role,
+    database_with_roles,
+    execute,
+    make_roles,
+)
+from tests.support.tables import empty_tables
 from tests.support.traffic import Traffic
 
 TABLE_NAMES = sorted(model._meta.table_name for model in (*TABLES, AggregatorMigration))
@@ -38,6 +53,7 @@ WRITER_MAY = {
     "migration_info": ["SELECT"],
     "aggregator_migration": ["SELECT"],
 }
+PRUNED = ("report", "rule_hit", "recommendation", "report_info", "consumer_error")
 # everything that the file can change, in an order of its own
 SNAPSHOT = """
 SELECT 'relation', relname, relowner::regrole::text, (SELECT array_agg(a::text ORDER BY a::text) FROM unnest(relacl) a)
@@ -198,6 +214,36 @@ class TestRights:
         with pytest.raises(InsufficientPrivilege):
             execute(urls.writer, statement)
 
+    @pytest.mark.parametrize("table", TABLE_NAMES)
+    def test_the_pruner_may_delete_what_the_consumer_fills_and_nothing_else(self, urls: RoleUrls, table: str) -> None:
+        expected = ["DELETE"] if table in PRUNED else ["SELECT"] if table.endswith(("_info", "_migration")) else []
+        assert rights(urls.superuser, PRUNER, table) == expected
+
+    @pytest.mark.parametrize(
+        "statement",
+        [
+            "SELECT report FROM report",
+            "UPDATE report SET report = ''",
+            "UPDATE report SET reported_at = NULL",
+            "SELECT template_data FROM rule_hit",
+            "UPDATE rule_hit SET created_at = NULL",
+            "SELECT message FROM consumer_error",
+            "INSERT INTO report_info VALUES (1, 'c', '4.16.3')",
+            "SELECT user_vote FROM cluster_rule_user_feedback",
+            "DELETE FROM cluster_rule_user_feedback",
+            "DELETE FROM cluster_rule_toggle",
+            "DELETE FROM rule_disable",
+            "UPDATE migration_info SET version = 33",
+            "TRUNCATE rule_hit",
+            "CREATE TABLE mine (n integer)",
+            "CREATE TEMPORARY TABLE mine (n integer)",
+            f"SET ROLE {WRITER}",
+        ],
+    )
+    def test_the_pruner_sees_and_changes_nothing_that_it_needs_not(self, urls: RoleUrls, statement: str) -> None:
+        with pytest.raises(InsufficientPrivilege):
+            execute(urls.pruner, statement)
+
     def test_roles_that_are_not_ours_can_not_connect(self, server: PostgresqlServer, urls: RoleUrls) -> None:
         server.execute("CREATE ROLE stranger LOGIN")
         with pytest.raises(psycopg2.OperationalError, match="permission denied for database"):
@@ -251,12 +297,40 @@ class TestPrograms:
         assert summary.added == exported
         server.drop_database(target.superuser)
 
+    def test_the_pruner_prunes_everything_that_can_be_pruned(self, urls: RoleUrls) -> None:
+        old = NOON - timedelta(days=61)
+        writer, pruner = open_database(urls.superuser), open_database(urls.pruner)
+        with writer.atomic():
+            empty_tables(writer)
+        add_cluster(writer, CLUSTERS[0], old)
+        add_cluster(writer, CLUSTERS[1], old)
+        add(writer, "cluster_rule_user_feedback", cluster_id=CLUSTERS[1])
+        for table in ("rule_hit", "recommendation", "report_info"):
+            add(writer, table, cluster_id=CLUSTERS[2])
+        add(writer, "consumer_error")
+        limits = Limits(NOON - timedelta(days=60), NOON)
+        rehearsed, summary = prune(pruner, limits, dry=True), prune(pruner, limits)
+        assert summary == rehearsed
+        assert summary.deleted == {
+            "report": 1,
+            "rule_hit": 2,
+            "recommendation": 2,
+            "report_info": 2,
+            "consumer_error": 1,
+        }
+        assert summary.voted == 1
+        with writer.atomic():
+            empty_tables(writer)
+        writer.close()
+        pruner.close()
+
     def test_each_finds_the_schema_in_order(self, urls: RoleUrls) -> None:
         writer = open_database(urls.writer)
+        pruner = open_database(urls.pruner)
         reader = open_reader(DatabaseSettings(url=Secret(urls.reader)), "tests")
-        assert (check_schema(writer), check_schema(reader)) == ([], [])
-        writer.close()
-        reader.close()
+        for database in (writer, pruner, reader):
+            assert check_schema(database) == []
+            database.close()
 
     @pytest.mark.parametrize("url", ["writer", "reader"])
     def test_what_the_owner_made_since_the_last_run_can_be_used_at_once(
@@ -297,6 +371,8 @@ class TestRunAgain:
         [
             f"GRANT TRUNCATE ON report TO {READER}",
             f"GRANT UPDATE (report) ON report TO {READER}",
+            f"GRANT SELECT ON report TO {PRUNER}",
+            f"GRANT UPDATE (report) ON report TO {PRUNER}",
             f"GRANT ALL ON rule_disable TO {WRITER}",
             f"GRANT CREATE ON SCHEMA public TO {WRITER}",
             f"GRANT ALL ON SCHEMA public TO {READER} WITH GRANT OPTION",
@@ -305,6 +381,8 @@ class TestRunAgain:
             f"GRANT {OWNER} TO {WRITER}",
             f"GRANT {OWNER} TO {READER} WITH ADMIN OPTION",
             f"GRANT {WRITER} TO {READER}",
+            f"GRANT {WRITER} TO {PRUNER}",
+            f"ALTER ROLE {PRUNER} CREATEDB",
             f"ALTER ROLE {READER} CREATEDB CREATEROLE",
             f"ALTER ROLE {OWNER} REPLICATION",
             f"ALTER ROLE {WRITER} BYPASSRLS",

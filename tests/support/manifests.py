@@ -21,9 +21,10 @@ KUSTOMIZE = TOOLS / "kustomize"
 KUBE_SCORE = TOOLS / "kube-score"
 DEPLOY = REPOSITORY / "deploy"
 OVERLAYS = ("demo", "production")
-COMPONENTS = ("keda", "monitoring", "network-policy", "read-replica")
+COMPONENTS = ("keda", "monitoring", "network-policy", "prune", "read-replica")
 
 OUR_NAME = "insights-results-aggregator"
+WORKLOADS = ("Deployment", "StatefulSet", "Job", "CronJob")
 NAME_LABEL, COMPONENT_LABEL = "app.kubernetes.io/name", "app.kubernetes.io/component"
 
 Object = Mapping[str, Any]
@@ -43,7 +44,7 @@ class MountError(Exception):
 
 @dataclass(frozen=True)
 class Workload:
-    """One Deployment, StatefulSet or Job."""
+    """One Deployment, StatefulSet, Job or CronJob."""
 
     manifest: Object
 
@@ -59,9 +60,10 @@ class Workload:
 
     @property
     def spec(self) -> Object:
-        """Its specification."""
+        """Its specification; of a CronJob, that of its Jobs."""
         spec: Object = self.manifest["spec"]
-        return spec
+        job: Object = spec["jobTemplate"]["spec"] if self.kind == "CronJob" else spec
+        return job
 
     @property
     def pod(self) -> Object:
@@ -82,7 +84,7 @@ class Workload:
 
     @property
     def component(self) -> str:
-        """Which of our processes it is: `consumer`, `api` or `migration`."""
+        """Which of our processes it is: `consumer`, `api`, `migration` or `prune`."""
         return self.labels[COMPONENT_LABEL]
 
     @property
@@ -125,7 +127,7 @@ class Manifests:
     @property
     def workloads(self) -> list[Workload]:
         """Everything that has pods."""
-        return [Workload(one) for one in self.objects if one["kind"] in ("Deployment", "StatefulSet", "Job")]
+        return [Workload(one) for one in self.objects if one["kind"] in WORKLOADS]
 
     @property
     def ours(self) -> list[Workload]:

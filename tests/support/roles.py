@@ -10,6 +10,7 @@ from tests.support.postgresql import ExternalPostgresql
 
 FILE = Path(__file__).parents[2] / "deploy" / "postgresql" / "roles.sql"
 OWNER, WRITER, READER = "aggregator_owner", "aggregator_writer", "aggregator_reader"
+PRUNER = "aggregator_pruner"
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,11 @@ class RoleUrls:
     def writer(self) -> str:
         """For the consumer."""
         return as_role(self.superuser, WRITER)
+
+    @property
+    def pruner(self) -> str:
+        """For `prune`."""
+        return as_role(self.superuser, PRUNER)
 
     @property
     def reader(self) -> str:

@@ -1,0 +1,1 @@
+"""Rows that nobody needs any more go: `aggregator-consumer prune` (`docs/chores.md`)."""

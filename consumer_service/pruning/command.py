@@ -1,0 +1,46 @@
+"""Puts the parts of a prune together and runs it."""
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from threading import Event
+
+from consumer_service.engines import engine_for
+from consumer_service.pruning.pruner import Limits, Progress, Pruner, Summary
+from consumer_service.settings import ConsumerProcessSettings
+from libaggregator.storage.connections import open_writer
+from libaggregator.storage.faults import DATABASE_ERRORS, describe
+from libaggregator.storage.schema import require_schema
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What is to go, and whether it is only counted."""
+
+    limits: Limits
+    dry: bool
+
+
+class PruneFailed(Exception):
+    """The database does not do it; the text says why, in one line."""
+
+
+def prune(settings: ConsumerProcessSettings, order: Order, stop: Event, progress: Progress, summary: Summary) -> None:
+    """Prune until all is gone through, or until `stop` is set: the page in hand is finished then.
+
+    Counts in `summary`, whatever happens. Raises SettingsError or SchemaError if it can't begin with these settings
+    or this database, and PruneFailed in an outage: what was done stays done.
+    """
+    with ThreadPoolExecutor(1, "prune") as pool:
+        # in another thread, so that signals are heard even while the driver of the database blocks in a call
+        pool.submit(_prune, settings, order, stop, progress, summary).result()
+
+
+def _prune(settings: ConsumerProcessSettings, order: Order, stop: Event, progress: Progress, summary: Summary) -> None:
+    database = open_writer(settings.database, "aggregator-consumer prune")
+    try:
+        require_schema(database)
+        Pruner(engine_for(database), order.limits, stop, dry=order.dry).prune(summary, progress)
+    except DATABASE_ERRORS as error:
+        raise PruneFailed(f"the database does not do it: {describe(error)}") from error
+    finally:
+        database.close()

@@ -1,0 +1,76 @@
+"""Asks everybody, and goes on where somebody does not answer."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from consumer_service.settings import ConsumerProcessSettings, KafkaSettings
+from consumer_service.sources import SourceUnavailable
+from consumer_service.status.database import read_database
+from consumer_service.status.model import (
+    DatabaseStatus,
+    DeadLettersStatus,
+    Problem,
+    SourceStatus,
+    Status,
+    TopicStatus,
+)
+from libaggregator.settings import Secret
+from libaggregator.storage.connections import open_reader
+from libaggregator.storage.faults import DATABASE_ERRORS, describe
+from libaggregator.storage.schema import SchemaError
+
+_KAFKA = "kafka"
+
+
+def read_status(settings: ConsumerProcessSettings, now: datetime) -> Status:
+    """Return how everything is at an instant (UTC, without a zone).
+
+    Raises SettingsError if database or broker could not be asked with these settings however long one waits.
+    """
+    status = Status(now.replace(tzinfo=UTC), SourceStatus(settings.consumer.source))
+    status.database = _read_database(settings, now, status.problems)
+    letters = None
+    if settings.consumer.source == _KAFKA:
+        status.source, letters = _read_broker(settings.kafka, status.problems)
+    table = status.database.tables["consumer_error"] if status.database else None
+    status.dead_letters = DeadLettersStatus(table, letters)
+    return status
+
+
+def _read_database(settings: ConsumerProcessSettings, now: datetime, problems: list[Problem]) -> DatabaseStatus | None:
+    # what the consumer writes to, never a replica; and nothing can be changed by asking
+    database = open_reader(replace(settings.database, read_url=Secret("")), "aggregator-consumer status")
+    try:
+        return read_database(database, now, problems)
+    except SchemaError as error:
+        problems.append(Problem("database", str(error)))
+    except DATABASE_ERRORS as error:
+        problems.append(Problem("database", describe(error)))
+    finally:
+        database.close()
+    return None
+
+
+def _read_broker(settings: KafkaSettings, problems: list[Problem]) -> tuple[SourceStatus, TopicStatus | None]:
+    from consumer_service.status.broker import connected  # noqa: PLC0415 - other sources need no Kafka client
+
+    source = SourceStatus(_KAFKA, settings.topic, settings.group)
+    letters = TopicStatus(settings.dead_letter_topic, None) if settings.dead_letter_topic else None
+    with _told(problems, "source"), connected(settings) as broker:
+        with _told(problems, "source"):
+            partitions = broker.partitions(settings.topic)
+            source = replace(source, lag=sum(one.lag for one in partitions), partitions=partitions)
+        if letters:
+            with _told(problems, "dead_letters"):
+                letters = replace(letters, records=broker.held(letters.name))
+    return source, letters
+
+
+@contextmanager
+def _told(problems: list[Problem], part: str) -> Iterator[None]:
+    try:
+        yield
+    except SourceUnavailable as error:
+        problems.append(Problem(part, str(error)))
