@@ -8,7 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from consumer_service.settings import ConsumerProcessSettings, KafkaSettings
-from consumer_service.sources import MessageSource, Partition, Record, SourceUnavailable, find_source
+from consumer_service.sources import MessageSource, Partition, Record, SourceUnavailable
+from consumer_service.sources.loading import find_source
 from libaggregator.settings import load
 from tests.support.brokers import AnyBroker
 from tests.support.topics import Sent, fresh_name
