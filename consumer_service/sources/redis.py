@@ -44,6 +44,8 @@ _TURNS = 4
 
 _LONGEST_CLAIM_INTERVAL = 10.0
 _ACKNOWLEDGED_TOGETHER = 1000
+_PARTS_OF_CLAIM = 3
+_MOST_PENDING = 100_000
 _SHOWN = 10
 
 Entries = Sequence[tuple[bytes, Mapping[bytes, bytes]]]
@@ -61,7 +63,7 @@ def create(settings: ConsumerProcessSettings) -> MessageSource:
 class RedisSource:
     """A consumer of the group `redis.group` that reads `redis.stream`; settings must have no problems.
 
-    Entries that a read brought and that were not acknowledged are *in hand*. Redis keeps them for this consumer, until
+    Entries that `poll` returned and that were not acknowledged are *in hand*. Redis keeps them for this consumer, until
     another one claims them after `redis.claim_after`; so does this one with those of others. What was in the hands of
     an earlier process of the same name, or on its way when a connection broke, is read first.
     """
@@ -77,7 +79,7 @@ class RedisSource:
         self._problem: str | None = "not connected yet"
         self._has_group = self._had_group = False
         self._in_hand: dict[EntryId, int] = {}
-        self._waiting: list[Record] = []
+        self._waiting: list[tuple[EntryId, Record]] = []
         self._read_at_once = _FIRST_READ
         self._own_after: bytes | None = _FIRST
         """Our entries after this one are still to be read again; None if there are none."""
@@ -195,29 +197,25 @@ class RedisSource:
                 raise
         return True
 
-    def _read(self, count: int, deadline: float) -> list[Record]:
-        """Return entries that wait for us, claimed ones, or new ones, in their order; they are in hand then."""
+    def _read(self, count: int, deadline: float) -> list[tuple[EntryId, Record]]:
+        """Return entries that wait for us, claimed ones, or new ones, in their order."""
         try:
-            found = self._own() or self._claimed(count) or self._new(count, deadline)
+            found = self._own(count) or self._claimed(count) or self._new(count, deadline)
         except ResponseError as error:
             if not str(error).startswith("NOGROUP"):
                 raise
             log.warning("stream or group is gone, beginning at its first entry when it is there again")
             self._has_group = False
             return []
-        records = []
-        for entry_id, fields in sorted((EntryId.parse(text), fields) for text, fields in found):
-            record = record_of(self._settings.stream, entry_id, fields)
-            self._in_hand[entry_id] = record.offset
-            records.append(record)
-        self._note_size(records, count)
         self._next_refresh = time.monotonic() + self._settings.claim_after / _TURNS
-        return records
+        self._note_size(found, count)
+        by_id = {EntryId.parse(text): fields for text, fields in found}
+        return [(entry_id, record_of(self._settings.stream, entry_id, by_id[entry_id])) for entry_id in sorted(by_id)]
 
-    def _own(self) -> Entries:
+    def _own(self, count: int) -> Entries:
         """Return entries that Redis has for us and that are not in hand."""
         while self._own_after is not None:
-            found = self._entries_after(self._own_after.decode(), self._read_at_once)
+            found = self._entries_after(self._own_after.decode(), count)
             self._own_after = found[-1][0] if found else None
             if left := self._not_in_hand(found):
                 return left
@@ -231,7 +229,7 @@ class RedisSource:
         now = time.monotonic()
         if now < self._next_claim:
             return ()
-        self._claim_after_id, found, gone = self._client.xautoclaim(
+        answer = self._client.xautoclaim(
             self._settings.stream,
             self._settings.group,
             self._consumer,
@@ -239,6 +237,9 @@ class RedisSource:
             start_id=self._claim_after_id,
             count=count,
         )
+        if len(answer) != _PARTS_OF_CLAIM:
+            raise ResponseError("a server older than Redis 7.0")
+        self._claim_after_id, found, gone = answer
         if self._claim_after_id == _FIRST:
             self._next_claim = now + min(self._settings.claim_after / _TURNS, _LONGEST_CLAIM_INTERVAL)
         _tell_of_gone(gone)
@@ -272,35 +273,35 @@ class RedisSource:
     def _take(self, max_records: int) -> list[Record]:
         """Return what waits as far as offsets rise, so that a commit in the middle is of those before it alone."""
         taken: list[Record] = []
-        for record in self._waiting[:max_records]:
+        for entry_id, record in self._waiting[:max_records]:
             if taken and record.offset <= taken[-1].offset:
                 break
+            self._in_hand[entry_id] = record.offset
             taken.append(record)
         del self._waiting[: len(taken)]
         return taken
 
-    def _note_size(self, records: Sequence[Record], count: int) -> None:
+    def _note_size(self, found: Entries, count: int) -> None:
         """Learn how many entries to read at once from what a read of `count` of them brought."""
-        if not records:
+        if not found:
             return
-        size = sum(len(record.value or b"") for record in records)
-        room = max(1, _READ_BYTES * len(records) // max(1, size))
-        most = 2 * self._read_at_once if len(records) >= min(count, self._read_at_once) else self._read_at_once
+        size = sum(len(value) for _, fields in found for value in fields.values())
+        room = max(1, _READ_BYTES * len(found) // max(1, size))
+        # further ones may be larger
+        most = 2 * self._read_at_once if len(found) == count == self._read_at_once else self._read_at_once
         self._read_at_once = min(most, room)
 
     def _refresh(self) -> None:
         """Let entries in hand count as delivered just now, but for those that another consumer has claimed."""
         begin, end = str(min(self._in_hand)), str(max(self._in_hand))
-        ours = [
-            text for text in self._own_pending(begin, end, len(self._in_hand)) if EntryId.parse(text) in self._in_hand
-        ]
-        if ours:
+        pending = self._own_pending(begin, end, _MOST_PENDING)
+        if ours := [text for text in pending if EntryId.parse(text) in self._in_hand]:
             stream, group = self._settings.stream, self._settings.group
-            self._client.xclaim(stream, group, self._consumer, 0, ours, justid=True)
+            self._client.xclaim(stream, group, self._consumer, 0, tuple(ours), justid=True)
         self._next_refresh = time.monotonic() + self._settings.claim_after / _TURNS
 
     def _own_pending(self, begin: str, end: str, count: int) -> list[bytes]:
-        found = self._client.xpending_range(
+        found: Any = self._client.xpending_range(
             self._settings.stream, self._settings.group, begin, end, count, consumername=self._consumer
         )
         return [entry["message_id"] for entry in found]
