@@ -297,10 +297,10 @@ class RedisSource:
         pending = self._own_pending(begin, end, _MOST_PENDING)
         if ours := [text for text in pending if EntryId.parse(text) in self._in_hand]:
             stream, group = self._settings.stream, self._settings.group
-            self._client.xclaim(stream, group, self._consumer, 0, tuple(ours), justid=True)
+            self._client.xclaim(stream, group, self._consumer, 0, ours, justid=True)
         self._next_refresh = time.monotonic() + self._settings.claim_after / _TURNS
 
-    def _own_pending(self, begin: str, end: str, count: int) -> list[bytes]:
+    def _own_pending(self, begin: str, end: str, count: int) -> list[Any]:
         found: Any = self._client.xpending_range(
             self._settings.stream, self._settings.group, begin, end, count, consumername=self._consumer
         )
