@@ -27,13 +27,19 @@ STEPS_OF_THE_LOOP = {
 }
 
 
+@pytest.mark.parametrize(
+    ("any_deployment", "steps"),
+    [("kafka", range(1, 70)), ("redis", range(1, 70, 8))],
+    indirect=["any_deployment"],
+    ids=["kafka", "redis"],
+)
 def test_consumers_killed_between_any_two_steps_lose_and_repeat_nothing(
-    real_deployment: Deployment, begin_run: BeginRun, tmp_path: Path
+    any_deployment: Deployment, begin_run: BeginRun, tmp_path: Path, steps: range
 ) -> None:
-    run = begin_run(real_deployment, seed=4, CONSUMER__MAX_BATCH="25")
+    run = begin_run(any_deployment, seed=4, CONSUMER__MAX_BATCH="25")
     run.produce(run.traffic.take(2_000))
     log = tmp_path / "steps"
-    for step in range(1, 70):
+    for step in steps:
         _live_until(run, step, log)
     run.finish()
     reached = set(log.read_text(encoding="utf-8").splitlines())
@@ -45,8 +51,9 @@ def _live_until(run: FaultRun, step: int, log: Path) -> None:
     """Let two consumers live until each comes to a step of this number."""
     run.note(f"both consumers killed at step {step}")
     # with a name of its own each takes over from its predecessor at once
+    named = run.deployment.broker.name_setting
     lives = [
-        run.start_consumer(COMMAND, KAFKA__GROUP_INSTANCE_ID=name, FAILPOINT_AT=str(step), FAILPOINT_LOG=str(log))
+        run.start_consumer(COMMAND, **{named: name, "FAILPOINT_AT": str(step), "FAILPOINT_LOG": str(log)})
         for name in ("first", "second")
     ]
     for life in lives:
