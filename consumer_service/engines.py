@@ -58,6 +58,11 @@ class Engine(ABC):
             if not self._keeps:
                 transaction.rollback()
 
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Let the questions of the block go through indexes, as those of a transaction that writes do."""
+        yield
+
     def close(self) -> None:
         """Close the connection, so that the next statement opens a new one; an error of a dead one is no matter."""
         self._database.close()
@@ -124,6 +129,11 @@ class _Postgresql(Engine):
     def transaction(self) -> Iterator[None]:
         with super().transaction():
             self._cursor().execute(statements.BEGIN_WRITING)
+            yield
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        with self.transaction():
             yield
 
     def select(self, query: Query, rows: Sequence[Row], *values: Any) -> Iterable[Row]:
