@@ -76,7 +76,7 @@ def prune(*, config_file: Path | None, unseen: timedelta | None, rejected: timed
 
 def _ask_for_limits(dry_run: bool) -> tuple[timedelta | None, timedelta | None]:
     """Ask whoever sits there, and make sure; without a terminal there is nobody to ask."""
-    if not sys.stdin.isatty():
+    if sys.stdin is None or not sys.stdin.isatty():
         refuse(f"what is to go is not said: expected {_OF_CLUSTERS}, {_OF_ERRORS} or both")
     unseen = _ask("Delete clusters of which no report was stored for")
     rejected = _ask("Delete rows of consumer_error that are older than")

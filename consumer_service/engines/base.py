@@ -42,6 +42,11 @@ class Engine(ABC):
             if not self._keeps:
                 transaction.rollback()
 
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Let the questions of the block go through indexes, as those of a transaction that writes do."""
+        yield
+
     def close(self) -> None:
         """Close the connection, so that the next statement opens a new one; an error of a dead one is no matter."""
         self._database.close()

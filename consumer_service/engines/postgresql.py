@@ -35,6 +35,12 @@ class PostgresqlEngine(Engine):
             self._cursor().execute(statements.BEGIN_WRITING)
             yield
 
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Ask in such a transaction."""
+        with self.transaction():
+            yield
+
     def select(self, query: Query, rows: Sequence[Row], *values: Any) -> Iterable[Row]:
         """Send the rows as an array for each column, in one statement."""
         if not rows:

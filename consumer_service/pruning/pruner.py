@@ -120,7 +120,8 @@ class Pruner:
     def _prune_clusters(self, old: Sequence[Row], limit: datetime, summary: Summary) -> None:
         """Delete clusters that were found old; those without votes, and if they still are."""
         if self._dry:
-            self._sort_out(old, summary, self._count_rows)
+            with self._engine.reading():
+                self._sort_out(old, summary, self._count_rows)
             return
         page = self._in_turn(partial(self._delete_clusters, old, limit))
         summary.deleted += page.deleted
@@ -157,8 +158,9 @@ class Pruner:
         for found in self._pages(leftover.find, leftover.first, slice(None)):
             if self._stop.is_set():
                 return
-            left = self._without_report(leftover, found, limit)
-            count = self._count_rows(leftover.old, left, *of_limit)
+            with self._engine.reading():
+                left = self._without_report(leftover, found, limit)
+                count = self._count_rows(leftover.old, left, *of_limit)
             if count and not self._dry:
                 count = self._in_turn(partial(self._delete_leftover, leftover, left, of_limit))
             summary.deleted[leftover.table] += count

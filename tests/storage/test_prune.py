@@ -4,7 +4,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import datetime, timedelta
 from threading import Event
 from typing import Any
@@ -589,3 +589,26 @@ def test_told_to_stop_it_finishes_the_page_in_hand_and_the_next_run_goes_on(data
     assert summary.deleted["report"] == 2
     assert {len(read_tables(database)[table]) for table in OF_CLUSTERS} == {7}
     assert prune(database).deleted["report"] == 7
+
+
+@pytest.mark.parametrize("dry", [True, False])
+def test_what_is_asked_of_a_page_goes_through_indexes_whatever_is_known_of_the_tables(
+    on_postgresql: Database, dry: bool
+) -> None:
+    add_cluster(on_postgresql)
+    add(on_postgresql, "recommendation", cluster_id=OTHER)
+    planned: set[str] = set()
+
+    class Planned(Interrupted):
+        def select(self, query: Query, rows: Sequence[Row], *values: Any) -> Iterable[Row]:
+            planned.add(self._engine.read("SHOW enable_seqscan")[0][0])
+            return self._engine.select(query, rows, *values)
+
+        def reading(self) -> AbstractContextManager[None]:
+            return self._engine.reading()
+
+        def transaction(self) -> AbstractContextManager[None]:
+            return self._engine.transaction()
+
+    prune(on_postgresql, dry=dry, wrap=lambda engine: Planned(engine, lambda: None))
+    assert planned == {"off"}

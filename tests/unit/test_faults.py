@@ -14,6 +14,8 @@ from libaggregator.storage.faults import (
     Fault,
     describe,
     fault_of,
+    is_cancelled,
+    is_lock_held,
     is_refused_for_good,
     sqlstate_of,
 )
@@ -195,3 +197,21 @@ def test_a_description_is_never_empty() -> None:
 def test_what_the_url_must_say_otherwise_is_told_from_what_will_pass(text: str, for_good: bool) -> None:
     assert is_refused_for_good(psycopg2.OperationalError(text)) is for_good
     assert is_refused_for_good(wrapped(psycopg2.OperationalError(text))) is for_good
+
+
+def test_a_lock_that_somebody_holds_and_a_statement_that_took_too_long_are_told_from_other_outages(
+    tmp_path: Path,
+) -> None:
+    assert is_lock_held(wrapped(postgresql_error("55P03")))
+    assert is_cancelled(wrapped(postgresql_error("57014")))
+    assert not is_lock_held(postgresql_error("57014"))
+    assert not is_cancelled(postgresql_error("55P03"))
+    with (
+        closing(sqlite3.connect(tmp_path / "x.db", timeout=0)) as holder,
+        closing(sqlite3.connect(tmp_path / "x.db", timeout=0)) as other,
+    ):
+        holder.execute("BEGIN IMMEDIATE")
+        with pytest.raises(sqlite3.OperationalError) as raised:
+            other.execute("BEGIN IMMEDIATE")
+        assert is_lock_held(wrapped(raised.value))
+    assert not is_lock_held(sqlite3.OperationalError("no such table"))
