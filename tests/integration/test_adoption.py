@@ -16,9 +16,11 @@ from kafka.coordinator.assignors.range import RangePartitionAssignor
 from kafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
 
 from libaggregator.storage.models import WIDENED
+from libaggregator.storage.schema import migrate
 from libaggregator.storage.steps import all_steps
 from tests.integration.conftest import StartApi
 from tests.support.brokers import EmbeddedTestBroker
+from tests.support.databases import open_database
 from tests.support.deployment import Deployment
 from tests.support.existing import INSERTS_OF_OLD_SERVICE, digests, load_existing
 from tests.support.messages import payload
@@ -88,9 +90,8 @@ def test_a_plan_is_printed_and_a_run_tells_what_it_does(command: Command, existi
 
 def test_what_is_refused_ends_with_status_2_and_one_line(command: Command, existing: str) -> None:
     execute(existing, "CREATE VIEW by_organization AS SELECT org_id FROM report")
-    for options in ((), ("--plan",)):
-        (line,) = ended(command(existing, "migrate", *options), 2)
-        assert line == "error: nothing was changed: view by_organization uses column report.org_id"
+    (line,) = ended(command(existing, "migrate"), 2)
+    assert line == "error: nothing was changed: view by_organization uses column report.org_id"
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGKILL, marks=pytest.mark.long)])
@@ -112,9 +113,10 @@ def test_a_run_that_a_signal_ends_in_the_middle_is_continued(
             again = command(existing, "migrate")
             again.wait_for_log("another run is at work", 60)
     if number == signal.SIGTERM:
-        again = command(existing, "migrate")
-    lines = ended(again)
-    assert [line for line in lines if line.startswith("done: ")] == ["done: 0003_read_indexes"]
+        with closing(open_database(existing)) as database:
+            assert migrate(database) == ["0003_read_indexes"]
+    else:
+        assert [line for line in ended(again) if line.startswith("done: ")] == ["done: 0003_read_indexes"]
     assert digests(existing) == before
 
 

@@ -451,7 +451,7 @@ class TestAgain:
         run(empty, f"DELETE FROM aggregator_migration WHERE name <> '{STEPS[0]}'")
         run(empty, "INSERT INTO report (org_id, cluster, report) VALUES (1, 'c', '{}')")
         assert check_schema(empty) == STEPS[1:]
-        assert migrate(empty) == STEPS[1:]
+        assert sorted(migrate(empty)) == STEPS[1:]
         assert catalogue(empty) == complete
         assert query(empty, "SELECT cluster FROM report") == [("c",)]
         assert check_schema(empty) == []
@@ -477,7 +477,7 @@ class TestAgain:
         assert set(empty.get_tables()) & tables == (tables if done else set())
         run(empty, "DROP VIEW advisor_ratings" if "VIEW" in obstacle else f"DROP TABLE {removed}")
         another = open_database(database_url)
-        assert migrate(another) == [step for step in STEPS if step not in done]
+        assert sorted(migrate(another)) == [step for step in STEPS if step not in done]
         assert check_schema(another) == []
         another.close()
 

@@ -38,6 +38,7 @@ _TABLES = """
     SELECT quote_ident(schemaname) || '.' || quote_ident(tablename) FROM pg_tables
     WHERE schemaname IN ('public', 'dvo') AND tablename <> 'aggregator_migration' ORDER BY 1
 """
+_DIGEST = "SELECT '{table}', count(*), md5(string_agg(md5(t::text), '' ORDER BY md5(t::text))) FROM {table} AS t"
 
 # the form in which the old service writes: it names its columns
 INSERTS_OF_OLD_SERVICE = (
@@ -70,8 +71,7 @@ def load_existing(
     return url
 
 
-def digests(url: str) -> dict[str, tuple[object, ...]]:
+def digests(url: str) -> dict[str, list[object]]:
     """Return number and digest of the rows of each table but that of our steps, whoever made it."""
-    tables = [str(table) for (table,) in execute(url, _TABLES)]
-    statement = "SELECT count(*), md5(string_agg(md5(t::text), '' ORDER BY md5(t::text))) FROM {} AS t"
-    return {table: execute(url, statement.format(table))[0] for table in tables}
+    statements = [_DIGEST.format(table=table) for (table,) in execute(url, _TABLES)]
+    return {str(table): found for table, *found in map(list, execute(url, " UNION ALL ".join(statements)))}
