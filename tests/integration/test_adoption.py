@@ -223,6 +223,8 @@ class OldConsumer:
             group_id=group,
             auto_offset_reset="earliest",
             enable_auto_commit=False,
+            session_timeout_ms=6000,
+            heartbeat_interval_ms=300,
             partition_assignment_strategy=(RangePartitionAssignor, RoundRobinPartitionAssignor),
         )
 

@@ -79,10 +79,10 @@ def test_a_missing_file_is_named_and_not_made(start_api: StartApi, tmp_path: Any
         (["UPDATE migration_info SET version = 31"], "found schema version 31, needs 32; bring the database to 32"),
         (["UPDATE migration_info SET version = 33"], "found schema version 33, newer than this program knows (32)"),
         (["DELETE FROM migration_info"], "table migration_info has no row"),
-        (["DROP TABLE migration_info"], "not a known database"),
+        (["DROP TABLE migration_info"], "neither empty nor a known database"),
         (
             ["DROP TABLE rule_hit", "ALTER TABLE report DROP COLUMN gathered_at"],
-            "missing: column report.gathered_at, table rule_hit",
+            "missing: column report.gathered_at (timestamp without time zone); missing: table rule_hit",
         ),
     ],
 )
