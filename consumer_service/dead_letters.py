@@ -1,8 +1,7 @@
-"""Rejected records on their way to the dead letter topic (`docs/messages.md`, section 8)."""
+"""Rejected records on their way to the dead letter topic of Kafka (`docs/messages.md`, section 8)."""
 
-import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from kafka import KafkaProducer
@@ -16,83 +15,20 @@ from kafka.serializer import Serializer
 
 from consumer_service.kafka_client import CLIENT_FAULTS, Connecting, connection_options, describe, end_within
 from consumer_service.settings import KafkaSettings
-from consumer_service.sources import DeadLetter, Delivery, Record, SourceUnavailable
-
-HEADER_PREFIX = "aggregator-"
-LONGEST_DETAIL = 1000
+from consumer_service.sources import DeadLetter, Delivery, SourceUnavailable, dead_letter_headers
+from consumer_service.sources.letters import in_groups
 
 DELIVERY_TIMEOUT = 4.0
 """Seconds for one group of letters; a stop has to wait for it."""
 
-_GROUP_BYTES = 4_000_000
-_GROUP_LETTERS = 200
 _ROOM_FOR_HEADERS = 1_000_000
 _LEAST_REQUEST_LIMIT = 100_000_000
 """About what a broker takes in one request by default."""
-
-_INTEGER = re.compile(r"-?[0-9]{1,19}")
-_LARGEST_PARTITION, _LARGEST_OFFSET = 2**31 - 1, 2**63 - 1
-_SHOWN = 40
-"""Characters of a broken header that its problem shows."""
 
 _TOO_LARGE = (MessageSizeTooLargeError, RecordListTooLargeError)
 
 _NULL = object()
 """Stands for a value of null, which the producer refuses for a record that has no key either."""
-
-
-def dead_letter_headers(letter: DeadLetter) -> list[tuple[str, bytes]]:
-    """Return the headers of a letter: those of the record, without those of an earlier round, and our six."""
-    record = letter.record
-    added = {
-        "reason": letter.reason,
-        "detail": letter.detail[:LONGEST_DETAIL],
-        "topic": record.topic,
-        "partition": str(record.partition),
-        "offset": str(record.offset),
-        "timestamp": "" if record.timestamp is None else str(record.timestamp),
-    }
-    original = [(name, value) for name, value in record.headers if not name.startswith(HEADER_PREFIX)]
-    return original + [(HEADER_PREFIX + name, _encoded(value)) for name, value in added.items()]
-
-
-class NotADeadLetter(ValueError):
-    """A record that is no letter of ours; the text names the header that is missing or broken."""
-
-
-def read_dead_letter(key: bytes | None, value: bytes | None, headers: Sequence[tuple[str, bytes]]) -> DeadLetter:
-    """Return the letter that was sent as a record with these parts: the reverse of `dead_letter_headers`.
-
-    Raises NotADeadLetter if our headers do not say where the record came from and why it was rejected.
-    """
-    ours = {name.removeprefix(HEADER_PREFIX): value for name, value in headers if name.startswith(HEADER_PREFIX)}
-    original = tuple((name, value) for name, value in headers if not name.startswith(HEADER_PREFIX))
-    topic, reason = _text(ours, "topic"), _text(ours, "reason")
-    if not topic or "\0" in topic:
-        raise NotADeadLetter(f"{HEADER_PREFIX}topic: expected a name, got {topic[:_SHOWN]!r}")
-    partition = _number(ours, "partition", range(_LARGEST_PARTITION + 1))
-    offset = _number(ours, "offset", range(_LARGEST_OFFSET + 1))
-    has_time = ours.get("timestamp") != b""
-    timestamp = _number(ours, "timestamp", range(-_LARGEST_OFFSET, _LARGEST_OFFSET + 1)) if has_time else None
-    record = Record(topic, partition, offset, key, value, original, timestamp)
-    return DeadLetter(record, reason, _text(ours, "detail"))
-
-
-def _text(headers: Mapping[str, bytes], name: str) -> str:
-    if name not in headers:
-        raise NotADeadLetter(f"{HEADER_PREFIX}{name}: missing")
-    try:
-        return headers[name].decode()
-    except UnicodeDecodeError:
-        raise NotADeadLetter(f"{HEADER_PREFIX}{name}: not UTF-8") from None
-
-
-def _number(headers: Mapping[str, bytes], name: str, allowed: range) -> int:
-    text = _text(headers, name)
-    if not _INTEGER.fullmatch(text) or int(text) not in allowed:
-        expected = f"an integer from {allowed[0]} to {allowed[-1]}"
-        raise NotADeadLetter(f"{HEADER_PREFIX}{name}: expected {expected}, got {text[:_SHOWN]!r}")
-    return int(text)
 
 
 class DeadLetterProducer:
@@ -113,7 +49,7 @@ class DeadLetterProducer:
         progress; some of the letters may be in the topic then.
         """
         too_large: list[DeadLetter] = []
-        for group in _groups(letters):
+        for group in in_groups(letters):
             try:
                 too_large += self._send_group(group)
             except CLIENT_FAULTS as error:
@@ -186,26 +122,7 @@ class _NullSerializer(Serializer):  # type: ignore[misc]
         return value
 
 
-def _groups(letters: Sequence[DeadLetter]) -> Iterator[list[DeadLetter]]:
-    """Cut letters into groups that a slow connection can take within the delivery timeout."""
-    group: list[DeadLetter] = []
-    size = 0
-    for letter in letters:
-        group.append(letter)
-        size += len(letter.record.value or b"")
-        if size >= _GROUP_BYTES or len(group) >= _GROUP_LETTERS:
-            yield group
-            group, size = [], 0
-    if group:
-        yield group
-
-
 def _discard(producer: KafkaProducer) -> None:
     # `close` alone waits for what can't be sent, and leaves the thread of the sender running if that fails
     producer._sender.force_close()
     producer.close(timeout=DELIVERY_TIMEOUT)
-
-
-def _encoded(text: str) -> bytes:
-    """Return UTF-8; what a text can't have there (half of a surrogate pair) is replaced."""
-    return text.encode("utf-8", errors="replace")

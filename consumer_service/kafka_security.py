@@ -1,11 +1,10 @@
 """How brokers are spoken to: TLS, certificates, and logging in (SASL)."""
 
-import ssl
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from consumer_service.settings import KafkaSettings
+from consumer_service.tls_files import tls_file_problems
 
 
 def security_problems(settings: KafkaSettings) -> list[str]:
@@ -59,56 +58,7 @@ def _login_problems(settings: KafkaSettings) -> list[str]:
 def _tls_problems(settings: KafkaSettings) -> list[str]:
     if not settings.security_protocol.endswith("SSL"):
         return _given(settings, ("ssl_cafile", "ssl_certfile", "ssl_keyfile", "ssl_password"), "SSL or SASL_SSL")
-    if problems := [
-        f"kafka.{name}: can't be read: {file} ({problem})"
-        for name in ("ssl_cafile", "ssl_certfile", "ssl_keyfile")
-        if (file := getattr(settings, name)) and (problem := _reading_problem(file))
-    ]:
-        return problems
-    if settings.ssl_cafile and not _has_certificates(settings.ssl_cafile):
-        problems.append(f"kafka.ssl_cafile: no PEM file with certificates: {settings.ssl_cafile}")
-    return problems + _client_certificate_problems(settings)
-
-
-def _client_certificate_problems(settings: KafkaSettings) -> list[str]:
-    certificate, key = settings.ssl_certfile, settings.ssl_keyfile or settings.ssl_certfile
-    if not certificate:
-        return [
-            f"kafka.ssl_certfile: needed with kafka.{name}"
-            for name in ("ssl_keyfile", "ssl_password")
-            if _is_given(settings, name)
-        ]
-    if not _has_certificates(certificate):
-        return [f"kafka.ssl_certfile: no PEM file with a certificate: {certificate}"]
-    password = settings.ssl_password.reveal()
-    try:
-        ssl.create_default_context().load_cert_chain(certificate, key, password)
-    except (ssl.SSLError, ValueError) as error:
-        reason = getattr(error, "reason", None)
-        if reason == "KEY_VALUES_MISMATCH":
-            return [f"kafka.ssl_keyfile: not the key of the certificate in {certificate}: {key}"]
-        if "ENCRYPTED" in Path(key).read_text(encoding="utf-8", errors="replace"):
-            return [f"kafka.ssl_password: {'does not fit' if password else 'needed for'} the encrypted key in {key}"]
-        explained = f" ({reason})" if reason else ""
-        return [f"kafka.ssl_keyfile: no PEM file with a key for {certificate}: {key}{explained}"]
-    return []
-
-
-def _has_certificates(file: str) -> bool:
-    try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(file)
-    except ssl.SSLError:
-        return False
-    return True
-
-
-def _reading_problem(file: str) -> str | None:
-    try:
-        with Path(file).open("rb") as opened:
-            opened.read(1)
-    except OSError as error:
-        return error.strerror
-    return None
+    return tls_file_problems("kafka", settings)
 
 
 def _given(settings: KafkaSettings, names: Sequence[str], protocols: str) -> list[str]:

@@ -23,7 +23,7 @@ from consumer_service.progress import ProgressWatch
 from consumer_service.rejected_share import RejectedShare
 from consumer_service.runner import BatchLimit, Outages, Runner
 from consumer_service.settings import ConsumerProcessSettings, ConsumerSettings
-from consumer_service.sources import find_source
+from consumer_service.sources.loading import find_source
 from consumer_service.statement_limit import StatementLimit
 from consumer_service.writer import Writer
 from libaggregator.admin import Health, Heartbeat, open_admin_port
@@ -75,7 +75,7 @@ def run_until_stopped(settings: ConsumerProcessSettings, stop: Event, spans: "Sp
 
     def consume() -> None:
         writer = Writer(engine_for(database), utc_now)
-        limit = BatchLimit(settings.consumer.max_batch, settings.kafka.max_poll_interval)
+        limit = BatchLimit(settings.consumer.max_batch, _longest_hold(settings))
         try:
             if not _wait_for_schema(database, outages, heartbeat, stop):
                 return
@@ -145,6 +145,12 @@ def _patience(settings: ConsumerProcessSettings) -> float:
     """Return after how many seconds of silence the loop hangs: later than any call of the database is given up."""
     longest_call = max(settings.database.statement_timeout, settings.database.connect_timeout) + _MARGIN_SECONDS
     return max(settings.kafka.max_poll_interval, longest_call)
+
+
+def _longest_hold(settings: ConsumerProcessSettings) -> float:
+    """Return after how many seconds without a poll the records in hand are given to another consumer."""
+    is_redis = settings.consumer.source == "redis"
+    return settings.redis.claim_after if is_redis else settings.kafka.max_poll_interval
 
 
 def _limits(settings: ConsumerSettings) -> Limits:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from libaggregator.settings import DatabaseSettings, LoggingSettings, MetricsSettings, Secret, setting
+from libaggregator.settings import DatabaseSettings, FreeSection, LoggingSettings, MetricsSettings, Secret, setting
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +43,39 @@ class KafkaSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class RedisSettings:
+    """Section `redis`."""
+
+    url: Secret = setting(
+        Secret("redis://localhost:6379/0"),
+        "server: `redis://USER:PASSWORD@HOST:PORT/DATABASE`, or `rediss://...` for TLS",
+    )
+    stream: str = setting("ccx.ocp.results", "stream that is read")
+    group: str = setting("aggregator", "consumer group; made if it is missing, as soon as there is the stream")
+    consumer: str = setting(
+        "",
+        "name of this process in the group, which no other may have at the same time; empty: a new one at every start",
+    )
+    start_at: Literal["first", "next"] = setting(
+        "first", "where a group starts that has to be made: at the first entry of the stream, or at the next one"
+    )
+    claim_after: float = setting(
+        90.0,
+        "seconds after which entries that another consumer took and did not acknowledge are taken over; batches are"
+        " kept well below it",
+        1,
+        86_400,
+    )
+    dead_letter_stream: str = setting("", "stream for rejected messages; empty: none, `consumer_error` has them")
+    ssl_cafile: str = setting(
+        "", "PEM file of the authorities that the server is checked against, with TLS; empty: the system's"
+    )
+    ssl_certfile: str = setting("", "PEM file of the client's certificate, with TLS")
+    ssl_keyfile: str = setting("", "PEM file of the client's key, with TLS; empty: `ssl_certfile` has it too")
+    ssl_password: Secret = setting(Secret(""), "password of the client's key, if it is encrypted")
+
+
+@dataclass(frozen=True, slots=True)
 class FileSettings:
     """Section `file`."""
 
@@ -57,7 +90,7 @@ class FileSettings:
 class ConsumerSettings:
     """Section `consumer`."""
 
-    source: str = setting("kafka", "where messages come from: `kafka`, `file`, or the name of a plug-in")
+    source: str = setting("kafka", "where messages come from: `kafka`, `redis`, `file`, or the name of a plug-in")
     max_batch: int = setting(1000, "most messages in one transaction", 1, 100_000)
     max_message_bytes: int = setting(
         10_485_760, "bytes that a message may have, as it comes and inflated", 1, 1_000_000_000
@@ -93,5 +126,7 @@ class ConsumerProcessSettings:
     logging: LoggingSettings
     metrics: MetricsSettings
     kafka: KafkaSettings
+    redis: RedisSettings
     file: FileSettings
+    plugin: FreeSection
     consumer: ConsumerSettings

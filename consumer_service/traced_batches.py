@@ -31,6 +31,8 @@ class TracedBatches:
         }
         if settings.consumer.source == "kafka":
             self._attributes["messaging.consumer.group.name"] = settings.kafka.group
+        if settings.consumer.source == "redis":
+            self._attributes["messaging.consumer.group.name"] = settings.redis.group
 
     @contextmanager
     def batch(self) -> Iterator[NoteRecords]:

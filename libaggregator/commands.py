@@ -12,7 +12,7 @@ import click
 
 from libaggregator import admin
 from libaggregator.build import DISTRIBUTION
-from libaggregator.settings import Loaded, SettingsError, load, options_of, shown
+from libaggregator.settings import Loaded, SettingsError, free_sections_of, load, options_of, shown
 
 T = TypeVar("T")
 
@@ -80,7 +80,10 @@ def _end_at_once(number: int, frame: object) -> NoReturn:
 
 
 def print_settings(settings_class: type[T], loaded: Loaded[T]) -> None:
-    """Print each setting in force as a line of TOML and where it came from, secrets masked."""
+    """Print each setting in force as a line of TOML and where it came from, secrets masked.
+
+    In a section that is given on unread nobody knows what is a secret, so that all of it is masked.
+    """
     section_before = ""
     for name, option in options_of(settings_class).items():
         section, _, key = name.partition(".")
@@ -88,7 +91,16 @@ def print_settings(settings_class: type[T], loaded: Loaded[T]) -> None:
             click.echo(("\n" if section_before else "") + f"[{section}]")
             section_before = section
         value = getattr(getattr(loaded.settings, section), key)
-        click.echo(f"{f'{key} = {shown(option, value)}':<60}  # {loaded.origins[name]}")
+        _print_setting(key, shown(option, value), loaded.origins[name])
+    for section in free_sections_of(settings_class):
+        if values := getattr(loaded.settings, section):
+            click.echo(f"\n[{section}]")
+        for key in values:
+            _print_setting(key, "'***'", loaded.origins[f"{section}.{key}"])
+
+
+def _print_setting(key: str, value: str, origin: str) -> None:
+    click.echo(f"{f'{key} = {value}':<60}  # {origin}")
 
 
 def print_health(host: str, port: int, path: str) -> NoReturn:

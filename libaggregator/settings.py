@@ -66,7 +66,7 @@ _SHOWN_OPTIONS = frozenset(
 ENVIRONMENT_PREFIX = "AGGREGATOR_"
 CONFIG_VARIABLE = "AGGREGATOR_CONFIG"
 SECRETS_VARIABLE = "AGGREGATOR_SECRETS_DIR"
-SECTIONS = frozenset({"database", "logging", "metrics", "kafka", "file", "consumer", "api"})
+SECTIONS = frozenset({"database", "logging", "metrics", "kafka", "redis", "file", "plugin", "consumer", "api"})
 
 _TOPICS = ("kafka.topic", "kafka.dead_letter_topic")
 
@@ -101,6 +101,27 @@ class Secret:
 
     def __hash__(self) -> int:
         return hash(self._value)
+
+
+class FreeSection(Mapping[str, object]):
+    """A section whose keys only somebody else knows, given on unread; not shown, because it can have secrets."""
+
+    __slots__ = ("_values",)
+
+    def __init__(self, values: Mapping[str, object] | None = None) -> None:
+        self._values = dict(values or {})
+
+    def __getitem__(self, key: str) -> object:
+        return self._values[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __repr__(self) -> str:
+        return f"FreeSection({', '.join(self)})"
 
 
 def setting(default: Any, description: str, minimum: float | None = None, maximum: float | None = None) -> Any:
@@ -216,13 +237,44 @@ class Loaded(Generic[T]):
 
 def options_of(settings_class: type) -> dict[str, Option]:
     """Return all settings of a class of sections, by name, in the order of their declaration."""
-    options = {}
+    options: dict[str, Option] = {}
     for section, section_class in typing.get_type_hints(settings_class).items():
-        hints = typing.get_type_hints(section_class)
-        for field in dataclasses.fields(section_class):
-            name = f"{section}.{field.name}"
-            options[name] = Option(name, hints[field.name], field.default, **field.metadata)
+        if section_class is not FreeSection:
+            options |= _options_of_section(section, section_class)
     return options
+
+
+def free_sections_of(settings_class: type) -> list[str]:
+    """Return the names of the sections that are given on unread."""
+    return [name for name, hint in typing.get_type_hints(settings_class).items() if hint is FreeSection]
+
+
+def read_section(section: str, section_class: type[T], values: Mapping[str, object]) -> T:
+    """Return a section as a dataclass whose fields are declared with `setting`, from values of any of their sources.
+
+    Raises SettingsError, with one line for each unknown name and each value that can't be used.
+    """
+    options = _options_of_section(section, section_class)
+    content = {name.partition(".")[2]: option.default for name, option in options.items()}
+    problems = []
+    for key, value in values.items():
+        option = options.get(f"{section}.{key}")
+        if option is None:
+            problems.append(f"{section}.{key}: unknown setting")
+            continue
+        try:
+            content[key] = option.convert(value)
+        except ValueError as error:
+            problems.append(str(error))
+    if problems:
+        raise SettingsError(problems)
+    return section_class(**content)
+
+
+def _options_of_section(section: str, section_class: type) -> dict[str, Option]:
+    hints = typing.get_type_hints(section_class)
+    names = {field: f"{section}.{field.name}" for field in dataclasses.fields(section_class)}
+    return {name: Option(name, hints[field.name], field.default, **field.metadata) for field, name in names.items()}
 
 
 def load(settings_class: type[T], config_file: Path | None, environment: Mapping[str, str]) -> Loaded[T]:
@@ -232,13 +284,18 @@ def load(settings_class: type[T], config_file: Path | None, environment: Mapping
     Raises SettingsError, with one line for each unknown name and each value that can't be used.
     """
     options = options_of(settings_class)
-    own_sections = {name.partition(".")[0] for name in options}
+    free = free_sections_of(settings_class)
+    own_sections = {name.partition(".")[0] for name in options} | set(free)
     values: dict[str, Any] = {name: option.default for name, option in options.items()}
     origins = dict.fromkeys(options, "default")
     problems = _misspelt_variables(options, environment)
     clowder_file = _clowder_file(environment)
     for name, value, origin in _given(clowder_file, config_file, environment):
-        if name.partition(".")[0] in SECTIONS - own_sections:
+        section, point, _ = name.partition(".")
+        if section in SECTIONS - own_sections:
+            continue
+        if section in free and point:
+            values[name], origins[name] = value, origin
             continue
         if name not in options:
             problems.append(f"{name}: unknown setting ({origin})")
@@ -386,12 +443,17 @@ def _setting_name(name: str) -> str:
 
 
 def _assemble(settings_class: type[T], values: Mapping[str, Any]) -> T:
-    sections: dict[str, dict[str, Any]] = {}
+    sections: dict[str, dict[str, Any]] = {name: {} for name in free_sections_of(settings_class)}
     for name, value in values.items():
         section, _, key = name.partition(".")
         sections.setdefault(section, {})[key] = value
     hints = typing.get_type_hints(settings_class)
-    return settings_class(**{section: hints[section](**content) for section, content in sections.items()})
+    return settings_class(
+        **{
+            section: FreeSection(content) if hints[section] is FreeSection else hints[section](**content)
+            for section, content in sections.items()
+        }
+    )
 
 
 def _decode_secret(expected: type, value: object) -> object:

@@ -1,7 +1,8 @@
 """Fixtures that every test may use: brokers, databases and processes that are real."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,8 @@ from tests.support.databases import sqlite_url_in
 from tests.support.kafka import REQUIRE_VARIABLE, ApacheKafka, KafkaMissingError
 from tests.support.postgresql import SERVER_VARIABLE, ExternalPostgresql, PostgresqlServer, running_postgresql
 from tests.support.processes import Process, Processes
+from tests.support.redis import REQUIRE_VARIABLE as REQUIRE_REDIS
+from tests.support.redis import RedisMissingError, RedisServer
 
 STARTED = pytest.StashKey[list[Process]]()
 
@@ -39,6 +42,36 @@ def apache_kafka() -> Iterator[ApacheKafka]:
         yield broker
     finally:
         broker.close()
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[RedisServer]:
+    """Yield a Redis server, one for all tests: use fresh names of streams and groups."""
+    with running_redis() as server:
+        yield server
+
+
+@pytest.fixture
+def own_redis() -> Iterator[RedisServer]:
+    """Yield a Redis server for this test alone, which it may stop, kill and start again; it keeps what it answered."""
+    with running_redis(RedisServer.KEEPING) as server:
+        yield server
+
+
+@contextmanager
+def running_redis(settings: Mapping[str, str] | None = None) -> Iterator[RedisServer]:
+    """Start a Redis server with these settings until the end of the block; skip where it can't run."""
+    try:
+        server = RedisServer(settings)
+    except RedisMissingError as missing:
+        if os.environ.get(REQUIRE_REDIS) == "1":
+            pytest.fail(str(missing))
+        pytest.skip(str(missing))
+    try:
+        server.start()
+        yield server
+    finally:
+        server.close()
 
 
 @pytest.fixture(params=["embedded", "apache"])

@@ -9,7 +9,6 @@ import structlog
 from kafka import KafkaConsumer, TopicPartition
 from kafka.consumer.fetcher import ConsumerRecord
 
-from consumer_service.dead_letters import NotADeadLetter, read_dead_letter
 from consumer_service.header_names import take_any_header_name
 from consumer_service.kafka_client import (
     CLIENT_FAULTS,
@@ -24,6 +23,7 @@ from consumer_service.kafka_client import (
 from consumer_service.replay.letters import PAGE_BYTES, PAGE_ROWS, Letter, Page, Selection
 from consumer_service.settings import KafkaSettings
 from consumer_service.sources import DeadLetter, SourceUnavailable
+from consumer_service.sources.letters import NotADeadLetter, read_dead_letter
 from libaggregator.settings import SettingsError
 
 SILENCE = 15.0

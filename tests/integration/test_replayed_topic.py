@@ -10,12 +10,11 @@ import pytest
 from kafka import KafkaProducer
 from structlog.testing import capture_logs
 
-from consumer_service.dead_letters import dead_letter_headers
 from consumer_service.replay import topic as replayed_topic
 from consumer_service.replay.letters import Letter, Page, Selection
 from consumer_service.replay.topic import TopicLetters
 from consumer_service.settings import KafkaSettings
-from consumer_service.sources import DeadLetter, Record, SourceUnavailable
+from consumer_service.sources import DeadLetter, Record, SourceUnavailable, dead_letter_headers
 from examples.demo.ports import free_port
 from libaggregator.settings import SettingsError
 from tests.support.brokers import AnyBroker, EmbeddedTestBroker

@@ -16,7 +16,8 @@ import pytest
 
 from api_service.settings import ApiProcessSettings
 from consumer_service.settings import ConsumerProcessSettings
-from consumer_service.sources import SourceUnavailable, find_source
+from consumer_service.sources import SourceUnavailable
+from consumer_service.sources.loading import find_source
 from examples.demo.ports import free_port
 from libaggregator.settings import load
 from libaggregator.storage.connections import open_reader, open_writer

@@ -16,6 +16,7 @@ from kafka.consumer.fetcher import Fetcher
 from consumer_service import dead_letters, kafka_client
 from consumer_service.sources import DeadLetter, Delivery, MessageSource, Partition, Progress, Record, SourceUnavailable
 from consumer_service.sources import kafka as kafka_source
+from consumer_service.sources.conformance import SourceConformance
 from tests.support.brokers import AnyBroker, EmbeddedTestBroker
 from tests.support.kafka import ApacheKafka
 from tests.support.source_harness import (
@@ -24,6 +25,7 @@ from tests.support.source_harness import (
     FileHarness,
     Harness,
     KafkaHarness,
+    RedisHarness,
     offsets_after,
     read,
     read_nothing,
@@ -53,11 +55,13 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(kafka_source, name, PATIENCE)
 
 
-@pytest.fixture(params=["file", "embedded", "apache"])
+@pytest.fixture(params=["file", "embedded", "apache", "redis"])
 def harness(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Harness]:
     """Yield each kind of source in turn."""
     if request.param == "file":
         made: Harness = FileHarness(tmp_path)
+    elif request.param == "redis":
+        made = RedisHarness(request.getfixturevalue("redis_server"))
     else:
         made = kafka_harness = KafkaHarness(request.getfixturevalue(BROKER_FIXTURES[request.param]))
         kafka_harness.create_topic()
@@ -90,76 +94,8 @@ def stoppable(request: pytest.FixtureRequest) -> Iterator[KafkaHarness]:
         broker.start()
 
 
-class TestEverySource:
-    def test_records_come_in_order_with_their_bytes(self, harness: Harness) -> None:
-        harness.fill(TEN)
-        source = harness.open()
-
-        records = read(source, 10)
-
-        assert values(records) == TEN
-        assert [record.offset for record in records] == list(range(10))
-        assert {record.partition for record in records} == {0}
-        assert source.problem() is None
-        assert source.exhausted == isinstance(harness, FileHarness)
-
-    def test_a_poll_returns_no_more_than_it_is_asked_for(self, harness: Harness) -> None:
-        harness.fill(TEN)
-        source = harness.open()
-
-        sizes = []
-        while sum(sizes) < len(TEN):
-            sizes.append(len(source.poll(POLL_SECONDS, 4)))
-
-        assert max(sizes) == 4
-
-    def test_a_single_record_is_returned_at_once(self, harness: Harness) -> None:
-        harness.fill([b"first"])
-        source = harness.open()
-        read(source, 1, max_records=1)
-        if isinstance(harness, FileHarness):
-            assert source.exhausted
-            return
-        read_nothing(source, 1)
-
-        harness.fill([b"second"])
-        begin = time.monotonic()
-        records = source.poll(5, 1000)
-
-        assert values(records) == [b"second"]
-        assert time.monotonic() - begin < 0.5
-
-    def test_keeping_alive_neither_loses_nor_repeats_a_record(self, harness: Harness) -> None:
-        harness.fill(TEN)
-        source = harness.open()
-        records = read(source, 3, max_records=3)
-
-        source.keep_alive(0.5)
-        records += read(source, 4, max_records=3)
-        source.keep_alive(0.1)
-        records += read(source, 10 - len(records))
-
-        assert values(records) == TEN
-
-    def test_offsets_can_be_committed_and_the_source_closed_twice(self, harness: Harness) -> None:
-        harness.fill(TEN)
-        source = harness.open()
-
-        source.commit(offsets_after(read(source, 10)))
-        source.commit({})
-        source.close()
-        source.close()
-
-    def test_is_closed_without_having_been_used(self, harness: Harness) -> None:
-        harness.fill(TEN)
-
-        harness.open().close()
-
-    def test_no_dead_letter_is_sent_if_there_is_no_topic_for_it(self, harness: Harness) -> None:
-        harness.fill(TEN)
-        source = harness.open()
-
-        assert source.send_dead_letters([letter_for(value=b"x")]) == Delivery()
+class TestEverySource(SourceConformance):
+    pass
 
 
 class TestKafkaProgress:

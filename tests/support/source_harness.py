@@ -1,34 +1,48 @@
 """One interface to the sources under test, whatever they read from."""
 
-import time
-from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from abc import abstractmethod
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from consumer_service.settings import ConsumerProcessSettings, KafkaSettings
-from consumer_service.sources import MessageSource, Partition, Record, SourceUnavailable, find_source
-from libaggregator.settings import load
+from consumer_service.settings import ConsumerProcessSettings, KafkaSettings, RedisSettings
+from consumer_service.sources import MessageSource
+from consumer_service.sources.conformance import (
+    POLL_SECONDS,
+    SourceHarness,
+    offsets_after,
+    read,
+    read_nothing,
+    values,
+)
+from consumer_service.sources.loading import find_source
+from libaggregator.settings import Secret, load
 from tests.support.brokers import AnyBroker
+from tests.support.redis import RedisServer
 from tests.support.topics import Sent, fresh_name
-from tests.support.waiting import eventually
+
+__all__ = [
+    "POLL_SECONDS",
+    "SESSION_TIMEOUT",
+    "FileHarness",
+    "Harness",
+    "KafkaHarness",
+    "RedisHarness",
+    "offsets_after",
+    "read",
+    "read_nothing",
+    "values",
+]
 
 SESSION_TIMEOUT = 2.0
 """Seconds. The embedded broker lets a group wait for half of it at each join."""
 
-POLL_SECONDS = 0.5
 
-
-class Harness(ABC):
+class Harness(SourceHarness):
     """Fills one source with messages and opens it, any number of times."""
 
     def __init__(self) -> None:
         self._opened: list[MessageSource] = []
-
-    @abstractmethod
-    def fill(self, values: Iterable[bytes]) -> None:
-        """Add messages."""
 
     @abstractmethod
     def settings(self) -> ConsumerProcessSettings:
@@ -49,6 +63,9 @@ class Harness(ABC):
 
 class FileHarness(Harness):
     """The source `file`, on a file of lines."""
+
+    keeps_place = False
+    has_end = True
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
@@ -100,32 +117,26 @@ class KafkaHarness(Harness):
         return replace(load(ConsumerProcessSettings, None, {}).settings, kafka=self.kafka)
 
 
-def read(source: MessageSource, count: int, timeout: float = 20.0, max_records: int = 1000) -> list[Record]:
-    """Poll until `count` records have come, or more, and return them; an outage is waited out."""
-    records: list[Record] = []
+class RedisHarness(Harness):
+    """The source `redis`, on a stream and a group that nothing else uses; the stream is not there yet."""
 
-    def enough() -> bool:
-        with suppress(SourceUnavailable):
-            records.extend(source.poll(POLL_SECONDS, max_records))
-        return len(records) >= count
+    def __init__(self, server: RedisServer) -> None:
+        super().__init__()
+        self.server = server
+        self.redis = RedisSettings(
+            url=Secret(server.url), stream=fresh_name("results"), group=fresh_name("group"), claim_after=1
+        )
 
-    eventually(enough, timeout, f"{count} records", interval=0)
-    return records
+    @property
+    def stream(self) -> str:
+        """The stream that is read."""
+        return self.redis.stream
 
+    def fill(self, values: Iterable[bytes | Sent]) -> None:
+        """Add entries to the stream."""
+        self.server.produce(self.stream, values)
 
-def read_nothing(source: MessageSource, seconds: float) -> None:
-    """Poll for some seconds; AssertionError if a record comes."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        records = source.poll(POLL_SECONDS, 1000)
-        assert not records, f"unexpected: {records[:3]}"
-
-
-def values(records: Sequence[Record]) -> list[bytes | None]:
-    """Return the payloads."""
-    return [record.value for record in records]
-
-
-def offsets_after(records: Sequence[Record]) -> dict[Partition, int]:
-    """Return what to commit for these records."""
-    return {Partition(record.topic, record.partition): record.offset + 1 for record in records}
+    def settings(self) -> ConsumerProcessSettings:
+        """Return settings with `redis`, which a test may change before it opens a source."""
+        settings = load(ConsumerProcessSettings, None, {}).settings
+        return replace(settings, consumer=replace(settings.consumer, source="redis"), redis=self.redis)

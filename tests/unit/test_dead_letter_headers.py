@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumer_service.dead_letters import NotADeadLetter, dead_letter_headers, read_dead_letter
 from consumer_service.sources import DeadLetter, Record
+from consumer_service.sources.letters import NotADeadLetter, dead_letter_headers, read_dead_letter
 
 
 def letter(

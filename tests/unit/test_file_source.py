@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from consumer_service.settings import ConsumerProcessSettings
-from consumer_service.sources import Record, find_source
+from consumer_service.sources import Record
 from consumer_service.sources.file import FileSource, create, files_of
+from consumer_service.sources.loading import find_source
 from libaggregator.settings import SettingsError, load
 
 LIMIT = 100

@@ -10,7 +10,7 @@ from kafka.net.transport import KafkaSSLTransport
 
 from consumer_service.kafka_client import connection_options, problems_of
 from consumer_service.settings import ConsumerProcessSettings, KafkaSettings
-from consumer_service.sources import find_source
+from consumer_service.sources.loading import find_source
 from libaggregator.settings import Secret, SettingsError, load
 from tests.support.certificates import Authority
 
