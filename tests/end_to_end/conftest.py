@@ -9,6 +9,7 @@ from tests.support.deployment import Deployment
 from tests.support.fault_run import FaultRun
 from tests.support.kafka import ApacheKafka
 from tests.support.processes import Processes
+from tests.support.redis import RedisServer
 
 BeginRun = Callable[..., FaultRun]
 """Begins a run of the fault suite; takes a deployment, a seed, and what else `FaultRun` takes."""
@@ -32,6 +33,22 @@ def real_deployment(apache_kafka: ApacheKafka, postgresql_url: str, processes: P
     deployment = Deployment(processes, apache_kafka, postgresql_url)
     deployment.migrate()
     return deployment
+
+
+@pytest.fixture
+def redis_deployment(own_redis: RedisServer, postgresql_url: str, processes: Processes) -> Deployment:
+    """Return a deployment on a Redis server of its own and PostgreSQL with a migrated database."""
+    deployment = Deployment(processes, own_redis, postgresql_url)
+    deployment.migrate()
+    return deployment
+
+
+@pytest.fixture
+def any_deployment(request: pytest.FixtureRequest) -> Deployment:
+    """Return a deployment with PostgreSQL on the broker that the test's parameter names, "kafka" or "redis"."""
+    name = {"kafka": "real_deployment", "redis": "redis_deployment"}[request.param]
+    found: Deployment = request.getfixturevalue(name)
+    return found
 
 
 @pytest.fixture

@@ -27,11 +27,19 @@ STEPS_OF_THE_LOOP = {
 }
 
 
-@pytest.mark.parametrize("steps", [range(1, 70, 16), pytest.param(range(2, 70), marks=pytest.mark.long)])
+@pytest.mark.parametrize(
+    ("any_deployment", "steps"),
+    [
+        ("kafka", range(1, 70, 16)),
+        pytest.param("kafka", range(2, 70), marks=pytest.mark.long),
+        pytest.param("redis", range(1, 70, 8), marks=pytest.mark.long),
+    ],
+    indirect=["any_deployment"],
+)
 def test_consumers_killed_between_any_two_steps_lose_and_repeat_nothing(
-    real_deployment: Deployment, begin_run: BeginRun, tmp_path: Path, steps: range
+    any_deployment: Deployment, begin_run: BeginRun, tmp_path: Path, steps: range
 ) -> None:
-    run = begin_run(real_deployment, seed=4, CONSUMER__MAX_BATCH="25")
+    run = begin_run(any_deployment, seed=4, CONSUMER__MAX_BATCH="25")
     run.produce(run.traffic.take(2_000))
     log = tmp_path / "steps"
     for step in steps:
@@ -46,8 +54,9 @@ def _live_until(run: FaultRun, step: int, log: Path) -> None:
     """Let two consumers live until each comes to a step of this number."""
     run.note(f"both consumers killed at step {step}")
     # with a name of its own each takes over from its predecessor at once
+    named = run.deployment.broker.name_setting
     lives = [
-        run.start_consumer(COMMAND, KAFKA__GROUP_INSTANCE_ID=name, FAILPOINT_AT=str(step), FAILPOINT_LOG=str(log))
+        run.start_consumer(COMMAND, **{named: name, "FAILPOINT_AT": str(step), "FAILPOINT_LOG": str(log)})
         for name in ("first", "second")
     ]
     for life in lives:

@@ -8,5 +8,7 @@ from tests.support.topics import Topics
 class EmbeddedTestBroker(EmbeddedBroker, Topics):
     """The embedded broker, with topics for tests; stopping it loses them."""
 
+    session_timeout = "2"
+
 
 AnyBroker = EmbeddedTestBroker | ApacheKafka

@@ -14,11 +14,11 @@ import psycopg2
 from peewee import Database
 
 from examples.demo.ports import free_port
-from tests.support.brokers import EmbeddedTestBroker
+from tests.support.brokers import AnyBroker
 from tests.support.databases import open_database
-from tests.support.kafka import ApacheKafka
 from tests.support.postgresql import waiting_for_locks, with_select_only
 from tests.support.processes import Process, Processes
+from tests.support.redis import RedisServer
 from tests.support.topics import fresh_name
 from tests.support.waiting import eventually
 
@@ -70,7 +70,7 @@ class Deployment:
     """Starts the processes of one deployment, with fresh names of topic and group."""
 
     processes: Processes
-    broker: EmbeddedTestBroker | ApacheKafka
+    broker: AnyBroker | RedisServer
     database_url: str
     topic: str = field(default_factory=lambda: fresh_name("results"))
     group: str = field(default_factory=lambda: fresh_name("group"))
@@ -79,12 +79,10 @@ class Deployment:
     @property
     def environment(self) -> dict[str, str]:
         """The settings that all processes share."""
+        settings = self.broker.consumer_settings(self.topic, self.group)
         return {
             "AGGREGATOR_DATABASE__URL": self.database_url,
-            "AGGREGATOR_KAFKA__BOOTSTRAP_SERVERS": self.broker.bootstrap,
-            "AGGREGATOR_KAFKA__TOPIC": self.topic,
-            "AGGREGATOR_KAFKA__GROUP": self.group,
-            "AGGREGATOR_KAFKA__SESSION_TIMEOUT": "6" if isinstance(self.broker, ApacheKafka) else "2",
+            **{f"AGGREGATOR_{name}": value for name, value in settings.items()},
         }
 
     def migrate(self) -> None:

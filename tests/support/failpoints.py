@@ -23,6 +23,7 @@ from consumer_service.cli import main
 from consumer_service.dead_letters import DeadLetterProducer
 from consumer_service.pipeline import Pipeline
 from consumer_service.sources.kafka import KafkaSource
+from consumer_service.sources.redis import DeadLetterStream, RedisSource
 
 COMMAND = "tests.support.failpoints"
 _WORDS = 3  # of a statement, which tell it from others
@@ -106,9 +107,14 @@ def install(failpoints: Failpoints) -> None:
         (DeadLetterProducer, "_start", "one dead letter"),
         (KafkaSource, "commit", "offset commit"),
         (KafkaSource, "_finish_commit", "answer to offset commit"),
+        (DeadLetterStream, "send", "dead letters"),
+        (DeadLetterStream, "_add", "one dead letter"),
+        (RedisSource, "commit", "offset commit"),
+        (RedisSource, "_acknowledge", "acknowledgement"),
     ):
         setattr(owner, method, failpoints.around(name, getattr(owner, method)))
-    setattr(KafkaSource, "poll", failpoints.after_poll(KafkaSource.poll))  # noqa: B010
+    for source in (KafkaSource, RedisSource):
+        source.poll = failpoints.after_poll(source.poll)
 
 
 if __name__ == "__main__":

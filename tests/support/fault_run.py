@@ -11,13 +11,12 @@ from dataclasses import asdict
 from threading import Event, Thread
 
 import pytest
-from kafka import KafkaProducer
-from kafka.errors import KafkaError
 
 from consumer_service.sources import Record
+from tests.support.brokers import AnyBroker, EmbeddedTestBroker
 from tests.support.deployment import Consumer, Deployment
-from tests.support.kafka import ApacheKafka
 from tests.support.reckoning import CHOICES, Compared, Letter, Reckoning
+from tests.support.redis import RedisServer
 from tests.support.tables import read_tables
 from tests.support.topics import Sent, fresh_name
 from tests.support.traffic import Traffic
@@ -33,9 +32,9 @@ _HANDLED_TIMEOUT = 90.0
 class Load:
     """Produces records in the background, at a pace, until it is told to stop; a broker that is away is waited for."""
 
-    def __init__(self, bootstrap: str, topic: str, records: Iterable[Sent], per_second: int) -> None:
+    def __init__(self, broker: AnyBroker | RedisServer, topic: str, records: Iterable[Sent], per_second: int) -> None:
         self.sent = 0
-        self._bootstrap = bootstrap
+        self._broker = broker
         self._topic = topic
         self._records = iter(records)
         self._per_second = per_second
@@ -56,29 +55,20 @@ class Load:
         return not self._thread.is_alive()
 
     def _run(self) -> None:
-        producer = KafkaProducer(
-            bootstrap_servers=self._bootstrap,
-            acks="all",
-            # records of one cluster stay in their order, whatever has to be sent again
-            max_in_flight_requests_per_connection=1,
-            delivery_timeout_ms=300_000,
-            max_block_ms=60_000,
-            max_request_size=20_000_000,
-            linger_ms=5,
-        )
+        producer = self._broker.open_producer()
         try:
             tick = 0.05
             while not self._stop.is_set():
                 for record in itertools.islice(self._records, max(1, round(self._per_second * tick))):
-                    producer.send(self._topic, record.value, record.key, list(record.headers), record.partition)
+                    producer.send(self._topic, record)
                     self.sent += 1
                 self._stop.wait(tick)
-            producer.flush(80)
-        except KafkaError as error:
+            producer.flush()
+        except self._broker.FAULTS as error:
             print(f"the load ended: {error!r}")
         finally:
-            with contextlib.suppress(KafkaError):
-                producer.close(5)
+            with contextlib.suppress(*self._broker.FAULTS):
+                producer.close()
 
 
 class FaultRun:
@@ -103,8 +93,11 @@ class FaultRun:
         self.deployment = deployment
         self.seed = seed
         self.random = random.Random(seed)
-        self.traffic = traffic or Traffic(seed, partitions)
-        self.reckoning = reckoning or Reckoning()
+        broker = deployment.broker
+        # consumers of a group share a stream of Redis entry by entry
+        partitions = partitions if broker.keeps_order else 1
+        self.traffic = traffic or Traffic(seed, partitions, scattered=not broker.keeps_order)
+        self.reckoning = reckoning or Reckoning(in_order=broker.keeps_order)
         self.consumers: list[Consumer] = []
         self.faults: list[str] = []
         self.letters_topic = fresh_name("rejected") if dead_letters else ""
@@ -113,7 +106,6 @@ class FaultRun:
         self._load: Load | None = None
         self._began = time.monotonic()
         self._record = record
-        broker = deployment.broker
         broker.create_topic(deployment.topic, partitions)
         if dead_letters:
             broker.create_topic(self.letters_topic, 2, {"max.message.bytes": "20000000"})
@@ -126,14 +118,15 @@ class FaultRun:
 
     def begin_load(self, per_second: int = 150) -> None:
         """Let the topic fill in the background."""
-        self._load = Load(self.deployment.broker.bootstrap, self.deployment.topic, self.traffic, per_second)
+        self._load = Load(self.deployment.broker, self.deployment.topic, self.traffic, per_second)
 
     def start_consumer(self, module: str = "consumer_service.cli", **settings: str) -> Consumer:
         """Start a consumer of the group; `settings` are environment variables without their prefix."""
         name = f"consumer-{len(self.deployment.processes.started)}"
-        own = {"KAFKA__SESSION_TIMEOUT": "2", "CONSUMER__MAX_BATCH": "50", **self._settings, **settings}
+        broker = self.deployment.broker
+        own = {**broker.quick_settings, "CONSUMER__MAX_BATCH": "50", **self._settings, **settings}
         if self.letters_topic:
-            own["KAFKA__DEAD_LETTER_TOPIC"] = self.letters_topic
+            own[broker.letters_setting] = self.letters_topic
         consumer = self.deployment.start_consumer(name, module, **own)
         self.consumers.append(consumer)
         return consumer
@@ -142,7 +135,7 @@ class FaultRun:
         """Start two consumers."""
         for _ in range(2):
             consumer = self.start_consumer()
-            if not isinstance(self.deployment.broker, ApacheKafka):
+            if isinstance(self.deployment.broker, EmbeddedTestBroker):
                 # the embedded broker never settles two that begin at the same moment
                 consumer.wait_until_ready()
 
@@ -270,7 +263,7 @@ class FaultRun:
         """Return the committed offsets, none while there is no group or no broker."""
         try:
             return self.deployment.broker.committed(self.deployment.group, self.deployment.topic)
-        except KafkaError:
+        except self.deployment.broker.FAULTS:
             return {}
 
     def _make_choices(self) -> None:

@@ -2,12 +2,13 @@
 
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import ConfigResource, ConfigResourceType, NewPartitions, NewTopic
+from kafka.errors import KafkaError
 
 from consumer_service.sources import Record
 
@@ -28,13 +29,67 @@ def fresh_name(what: str = "topic") -> str:
     return f"{what}-{uuid.uuid4().hex[:12]}"
 
 
+class PatientProducer:
+    """A producer that waits for a broker that is away, and keeps the order of records whatever it sends again."""
+
+    def __init__(self, bootstrap: str) -> None:
+        self._producer = KafkaProducer(
+            bootstrap_servers=bootstrap,
+            acks="all",
+            max_in_flight_requests_per_connection=1,
+            delivery_timeout_ms=300_000,
+            max_block_ms=60_000,
+            max_request_size=20_000_000,
+            linger_ms=5,
+        )
+
+    def send(self, topic: str, record: Sent) -> None:
+        """Begin to send a record."""
+        self._producer.send(topic, record.value, record.key, list(record.headers), record.partition)
+
+    def flush(self) -> None:
+        """Return when the broker has all records; gives up after 80 s."""
+        self._producer.flush(80)
+
+    def close(self) -> None:
+        """Give up what was not sent."""
+        self._producer.close(5)
+
+
 class Topics:
     """The topics of the broker at `bootstrap`."""
+
+    FAULTS = (KafkaError,)
+    """What its clients raise while it is away."""
+
+    keeps_order = True
+    """Whether records of one partition have their effect in their order, however many consumers there are."""
+
+    name_setting = "KAFKA__GROUP_INSTANCE_ID"
+    """The setting by which a consumer takes over from its predecessor of the same name at once."""
+
+    letters_setting = "KAFKA__DEAD_LETTER_TOPIC"
+    session_timeout = "6"
+    quick_settings: Mapping[str, str] = {"KAFKA__SESSION_TIMEOUT": "2"}
+    """Settings with which another consumer takes over soon from one that is gone."""
 
     @property
     def bootstrap(self) -> str:
         """Where the broker listens, `HOST:PORT`."""
         raise NotImplementedError
+
+    def consumer_settings(self, topic: str, group: str) -> dict[str, str]:
+        """Return the settings of a consumer, without the prefix of the variables."""
+        return {
+            "KAFKA__BOOTSTRAP_SERVERS": self.bootstrap,
+            "KAFKA__TOPIC": topic,
+            "KAFKA__GROUP": group,
+            "KAFKA__SESSION_TIMEOUT": self.session_timeout,
+        }
+
+    def open_producer(self) -> PatientProducer:
+        """Return a producer that waits for a broker that is away."""
+        return PatientProducer(self.bootstrap)
 
     def create_topic(self, name: str, partitions: int = 1, config: dict[str, str] | None = None) -> str:
         """Make a topic, return its name, and come back when it can be used."""
