@@ -77,11 +77,12 @@ format: $(STAMP)  ## Format the code and make the generated pages
 lock:  ## Lock what setup.cfg allows with hashes, in requirements/ (ARGS=--upgrade: newest versions)
 	@$(PYTHON) -m venv $(LOCK_VENV)
 	@$(LOCK_VENV)/bin/pip install --quiet --disable-pip-version-check 'uv>=0.9,<1'
-	$(LOCK) $(ARGS) --extra consumer --extra api --extra docs --extra dev --output-file requirements/dev.txt
+	$(LOCK) $(ARGS) --extra consumer --extra redis --extra api --extra docs --extra dev --output-file requirements/dev.txt
 	$(LOCK) --constraints requirements/dev.txt --extra consumer --output-file requirements/consumer.txt
+	$(LOCK) --constraints requirements/dev.txt --extra redis --output-file requirements/redis.txt
 	$(LOCK) --constraints requirements/dev.txt --extra api --output-file requirements/api.txt
 	$(LOCK) --constraints requirements/dev.txt --extra api --extra docs --output-file requirements/api-docs.txt
-	$(LOCK) --constraints requirements/dev.txt --extra consumer --extra api --extra docs --extra clowder \
+	$(LOCK) --constraints requirements/dev.txt --extra consumer --extra redis --extra api --extra docs --extra clowder \
 		--extra tracing --output-file requirements/image.txt
 	$(PYTHON) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")' \
 		| $(subst setup.cfg,-,$(LOCK)) --constraints requirements/dev.txt --output-file requirements/build.txt

@@ -17,12 +17,17 @@ from consumer_service.settings import ConsumerProcessSettings
 from consumer_service.sources import SourceUnavailable
 from consumer_service.writer import Writer
 from libaggregator.clock import utc_now
+from libaggregator.settings import SettingsError
 from libaggregator.storage.connections import open_writer
 from libaggregator.storage.faults import DATABASE_ERRORS, describe
 from libaggregator.storage.schema import require_schema
 
 Progress = Callable[[int], AbstractContextManager[Callable[[int], None]]]
 """Shows how far it is: takes how many things there are, and gives a function that takes how many were done."""
+
+
+_WITH_LETTERS_IN_KAFKA = ("kafka", "file")
+"""Sources beside which `kafka.dead_letter_topic` is meant; `file` has no dead letters, and what it reads may have some."""
 
 
 class Origin(StrEnum):
@@ -92,6 +97,11 @@ def _open(settings: ConsumerProcessSettings, order: Order, engine: Engine, stop:
     page_rows = min(PAGE_ROWS, settings.consumer.max_batch)
     if order.origin is Origin.CONSUMER_ERROR:
         return ErrorRows(engine, order.selection, page_rows)
+    if settings.consumer.source not in _WITH_LETTERS_IN_KAFKA:
+        source = settings.consumer.source
+        raise SettingsError(
+            [f"--from dead_letters: only for Kafka, consumer.source is {source!r}; --from consumer_error"]
+        )
     from consumer_service.replay.topic import TopicLetters  # noqa: PLC0415 - rows need no Kafka client
 
     return TopicLetters(settings.kafka, order.selection, partial(with_rows, engine), stop, page_rows)

@@ -129,8 +129,8 @@ class RedisSource:
     def progress(self) -> Mapping[Partition, Progress]:
         """Return how many entries of the stream the group has taken and how many there were; never raises.
 
-        They are counts, other than the offsets of records. Nothing while Redis does not know how many are left, after
-        entries in the middle were deleted.
+        They are counts, other than the offsets of records. Nothing while Redis does not know how many are left: after
+        entries in the middle were deleted, or the server was started again, until the group has come to the end.
         """
         if not self._has_group:
             return {}

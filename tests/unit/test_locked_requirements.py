@@ -14,10 +14,11 @@ from tests.support.processes import REPOSITORY
 BUILD = "build.txt"
 LOCKED = {
     "consumer.txt": ["consumer"],
+    "redis.txt": ["redis"],
     "api.txt": ["api"],
     "api-docs.txt": ["api", "docs"],
-    "image.txt": ["consumer", "api", "docs", "clowder", "tracing"],
-    "dev.txt": ["consumer", "api", "docs", "dev"],
+    "image.txt": ["consumer", "redis", "api", "docs", "clowder", "tracing"],
+    "dev.txt": ["consumer", "redis", "api", "docs", "dev"],
 }
 ALL = [*LOCKED, BUILD]
 _PIN = re.compile(r"(?P<requirement>\S+==\S+(?: ; .+?)?) \\\n(?P<hashes>(?:    --hash=sha256:[0-9a-f]{64}(?: \\)?\n)+)")
