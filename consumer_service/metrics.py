@@ -144,7 +144,7 @@ LAG = Metric(
     "aggregator_consumer_lag_messages",
     "messages",
     "Offsets between what is handled and the end of each partition that is read here, as of the last look, which is"
-    " at most half a minute old but in outages",
+    " at most half a minute old but in outages; with Redis the entries that no consumer of the group has taken yet",
     ("topic", "partition"),
 )
 STALLED_PARTITIONS = Metric(

@@ -27,7 +27,7 @@ Progress = Callable[[int], AbstractContextManager[Callable[[int], None]]]
 
 
 _WITH_LETTERS_IN_KAFKA = ("kafka", "file")
-"""Sources beside which `kafka.dead_letter_topic` is meant; `file` has no dead letters, and what it reads may have some."""
+"""Sources beside which `kafka.dead_letter_topic` is meant; `file` has no dead letters of its own."""
 
 
 class Origin(StrEnum):
@@ -100,7 +100,7 @@ def _open(settings: ConsumerProcessSettings, order: Order, engine: Engine, stop:
     if settings.consumer.source not in _WITH_LETTERS_IN_KAFKA:
         source = settings.consumer.source
         raise SettingsError(
-            [f"--from dead_letters: only for Kafka, consumer.source is {source!r}; --from consumer_error"]
+            [f"--from dead_letters: reads Kafka alone, consumer.source is {source!r}; use --from consumer_error"]
         )
     from consumer_service.replay.topic import TopicLetters  # noqa: PLC0415 - rows need no Kafka client
 

@@ -311,6 +311,7 @@ def test_a_database_or_broker_that_is_away_is_told_without_a_secret(deployment: 
         (["--max", "0"], {}, "--max"),
         (["--from", "elsewhere"], {}, "elsewhere"),
         (["--from", "dead_letters"], {}, "kafka.dead_letter_topic"),
+        (["--from", "dead_letters"], {"CONSUMER__SOURCE": "redis"}, "use --from consumer_error"),
         ([], {"DATABASE__URL": f"mysql://u:{PASSWORD}@h/n"}, "database.url"),
         ([], {"DATABASE__URL": "sqlite:////no/such/file.db"}, "aggregator-consumer migrate"),
         ([], {"CONSUMER__ENABLE_ORG_ALLOWLIST": "true"}, "consumer.org_allowlist"),

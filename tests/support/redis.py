@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from redis import Redis
 from redis.exceptions import RedisError
@@ -57,8 +58,8 @@ class RedisServer:
         return f"redis://127.0.0.1:{self.port}"
 
     @property
-    def client(self) -> Redis:
-        """A client of the tests' own."""
+    def client(self) -> Any:
+        """A client of the tests' own; its type hints are of answers that can be anything."""
         self._client = self._client or Redis(port=self.port, socket_timeout=20)
         return self._client
 
@@ -158,7 +159,7 @@ class RedisProducer:
     """Adds entries one by one, each until the server has it: once or, if the answer was lost, twice."""
 
     def __init__(self, url: str) -> None:
-        self._client = Redis.from_url(url, socket_timeout=5)
+        self._client: Any = Redis.from_url(url, socket_timeout=5)
 
     def send(self, topic: str, record: Sent) -> None:
         """Add an entry; gives up after a minute."""
