@@ -24,6 +24,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [
         ("consumer", "aggregator-consumer", {"falcon", "waitress", "offapi"}),
         ("api", "aggregator-api", {"kafka-python", "tenacity", "offapi"}),
+        pytest.param("redis", "aggregator-consumer", {"kafka-python", "falcon", "waitress"}, marks=pytest.mark.long),
     ],
 )
 def test_one_extra_gives_one_working_process_without_the_libraries_of_the_other(
@@ -35,7 +36,7 @@ def test_one_extra_gives_one_working_process_without_the_libraries_of_the_other(
     installed = _run([str(programs / "pip"), "list", "--format=freeze"])
     assert not {line.partition("==")[0] for line in installed.splitlines()} & foreign
     assert "[database]" in _run([str(programs / program), "config"])
-    if extra == "consumer":
+    if program == "aggregator-consumer":
         url = f"sqlite:///{tmp_path}/aggregator.db"
         environment = {"AGGREGATOR_DATABASE__URL": url, "AGGREGATOR_CONSUMER__ADMIN_PORT": "0"}
         _run([str(programs / program), "migrate"], environment)

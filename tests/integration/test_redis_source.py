@@ -1,5 +1,6 @@
 """What the source for Redis has to do besides what every source does."""
 
+import re
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -16,10 +17,14 @@ from examples.demo.ports import free_port
 from libaggregator.settings import Secret
 from tests.conftest import running_redis
 from tests.support.certificates import Authority
+from tests.support.databases import sqlite_url_in
+from tests.support.deployment import Deployment
+from tests.support.messages import CLUSTERS, payload
+from tests.support.processes import REPOSITORY, Processes
 from tests.support.redis import RedisServer
 from tests.support.source_harness import POLL_SECONDS, RedisHarness, offsets_after, read, read_nothing, values
 from tests.support.topics import fresh_name
-from tests.support.waiting import last
+from tests.support.waiting import eventually, last
 
 TEN = [b'{"number": %d}' % number for number in range(10)]
 PATIENCE = 1.0
@@ -369,6 +374,32 @@ class TestOutage:
 
         assert values(read(source, 1)) == [b"first"]
 
+    def test_the_rights_that_the_page_names_are_enough(self, stoppable: RedisHarness) -> None:
+        stoppable.redis = replace(
+            stoppable.redis,
+            url=Secret(f"redis://aggregator:secret@127.0.0.1:{stoppable.server.port}"),
+            stream="ccx.ocp.results",
+            dead_letter_stream="ccx.ocp.results.rejected",
+        )
+        (rule,) = re.findall("    (ACL SETUSER .*)", (REPOSITORY / "docs" / "sources.md").read_text(encoding="utf-8"))
+        stoppable.server.client.execute_command(*rule.split())
+        stoppable.fill(TEN)
+        dead, source = stoppable.open(), stoppable.open()
+        read(dead, 5, max_records=5)
+        records = read(source, 5, max_records=5)
+        last(CLAIM_AFTER)
+        source.keep_alive(0)
+
+        assert source.send_dead_letters([letter()]) == Delivery(sent=1)
+        source.commit(offsets_after(records))
+        source.commit(offsets_after(read(source, 5)))
+        assert lag(source) == 0
+        source.close()
+
+        assert pending(stoppable) == 0
+        consumers = stoppable.server.client.xinfo_consumers(stoppable.stream, stoppable.redis.group)
+        assert len(consumers) == 1
+
     def test_a_key_that_is_no_stream_is_a_problem(self, redis: RedisHarness) -> None:
         redis.server.client.set(redis.stream, "x")
 
@@ -508,6 +539,26 @@ class TestProgress:
         redis.server.client.delete(redis.stream)
 
         assert source.progress() == {}
+
+
+def test_the_consumer_stores_acknowledges_and_sends_dead_letters(
+    redis: RedisHarness, tmp_path: Path, processes: Processes
+) -> None:
+    deployment = Deployment(processes, redis.server, sqlite_url_in(tmp_path), redis.stream, redis.redis.group)
+    deployment.migrate()
+    letters = fresh_name("rejected")
+    redis.fill([payload(CLUSTERS[0]), b"no JSON", payload(CLUSTERS[1])])
+
+    consumer = deployment.start_consumer(REDIS__DEAD_LETTER_STREAM=letters, CONSUMER__STALLED_AFTER="2")
+
+    deployment.wait_for_rows("report", 2)
+    consumer.wait_until_ready()
+    lag_metric = f'aggregator_consumer_lag_messages{{partition="0",topic="{redis.stream}"}}'
+    eventually(lambda: consumer.metrics().get(lag_metric) == 0, 20, "the lag is known")
+    assert consumer.process.stop() == 0, consumer.process.output
+    assert deployment.count("consumer_error") == redis.server.client.xlen(letters) == 1
+    assert pending(redis) == 0
+    assert redis.server.client.xinfo_consumers(redis.stream, redis.redis.group) == []
 
 
 def letter(value: bytes = b"x") -> DeadLetter:
