@@ -153,4 +153,4 @@ def test_a_name_that_no_source_has_is_refused() -> None:
     with pytest.raises(SettingsError) as caught:
         find_source("pigeons")
 
-    assert caught.value.problems == ["consumer.source: no source named 'pigeons'; installed: file, kafka"]
+    assert caught.value.problems == ["consumer.source: no source named 'pigeons'; installed: file, kafka, redis"]
