@@ -33,7 +33,7 @@ def test_consumers_killed_between_any_two_steps_lose_and_repeat_nothing(
     run = begin_run(real_deployment, seed=4, CONSUMER__MAX_BATCH="25")
     run.produce(run.traffic.take(2_000))
     log = tmp_path / "steps"
-    for step in range(1, 70):
+    for step in range(1, 70, 2):
         _live_until(run, step, log)
     run.finish()
     reached = set(log.read_text(encoding="utf-8").splitlines())
@@ -42,12 +42,12 @@ def test_consumers_killed_between_any_two_steps_lose_and_repeat_nothing(
 
 
 def _live_until(run: FaultRun, step: int, log: Path) -> None:
-    """Let two consumers live until each comes to a step of this number."""
-    run.note(f"both consumers killed at step {step}")
+    """Let two consumers live until one comes to the step of this number, the other to the next one."""
+    run.note(f"both consumers killed at step {step} and the next one")
     # with a name of its own each takes over from its predecessor at once
     lives = [
-        run.start_consumer(COMMAND, KAFKA__GROUP_INSTANCE_ID=name, FAILPOINT_AT=str(step), FAILPOINT_LOG=str(log))
-        for name in ("first", "second")
+        run.start_consumer(COMMAND, KAFKA__GROUP_INSTANCE_ID=name, FAILPOINT_AT=str(at), FAILPOINT_LOG=str(log))
+        for name, at in (("first", step), ("second", step + 1))
     ]
     for life in lives:
         assert life.process.wait_exit(60) < 0
