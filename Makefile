@@ -19,8 +19,11 @@ KUBERNETES_TESTS := tests/deploy/kubernetes
 
 DEPLOYMENT_TESTS := tests/deploy tests/end_to_end/test_rolling_restart.py tests/end_to_end/test_restored_database.py
 
+# each of the many processes that tests start would compile all modules again
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-faults test-deployment test-image test-kubernetes soak check check-alerts format lock bench bench-scale \
+.PHONY: help demo test test-long test-faults test-deployment test-image test-kubernetes soak check check-alerts format lock bench bench-scale \
 	bench-adoption bench-compare clean
 
 help:  ## List the targets
@@ -32,8 +35,12 @@ demo: $(STAMP)  ## Run the main job on embedded parts until Ctrl-C (ONCE=1: end 
 test: $(STAMP)  ## Run all tests on real parts but the long ones (ARGS=... for pytest, JOBS=1: one after another)
 	@$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile -m 'not long and not image' $(ARGS)
 
-test-faults: $(STAMP)  ## Run the whole fault suite, and what else takes long (needs a JDK and Maven)
-	@$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile -m '(faults or long) and not image' \
+test-faults: $(STAMP)  ## Run the whole fault suite (needs a JDK and Maven)
+	@$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile -m faults \
+		$(addprefix --ignore=,$(DEPLOYMENT_TESTS)) $(ARGS)
+
+test-long: $(STAMP)  ## Run what else takes long: further servers, engines, sizes
+	@$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile -m 'long and not faults and not image' \
 		$(addprefix --ignore=,$(DEPLOYMENT_TESTS)) $(ARGS)
 
 test-deployment: $(STAMP)  ## Restart and restore under load, and ask Prometheus all queries (needs a JDK, Maven, Prometheus)

@@ -93,12 +93,14 @@ def test_a_request_from_the_page_shows_the_answer_of_the_api(
     assert browser.complaints() == []
 
 
+@pytest.mark.long
 def test_the_parameters_of_a_request_are_typed_into_the_page(browser: Browser, deployment: Deployment) -> None:
     deployment.start_api(API__ORG_OVERVIEW_LIMIT_HOURS=ALL_THE_TIME)
     page = Page(browser, deployment.api_port)
     assert page.execute("clusters", organization="1") == ("200", {"clusters": [CLUSTER], "status": "ok"})
 
 
+@pytest.mark.long
 def test_an_error_is_shown_as_it_was_answered(browser: Browser, deployment: Deployment) -> None:
     deployment.start_api()
     page = Page(browser, deployment.api_port)
@@ -108,6 +110,7 @@ def test_an_error_is_shown_as_it_was_answered(browser: Browser, deployment: Depl
     assert shown == ("404", selector)
 
 
+@pytest.mark.long
 def test_an_identity_can_be_given_where_requests_need_one(browser: Browser, deployment: Deployment) -> None:
     api = deployment.start_api(API__AUTH="xrh")
     page = Page(browser, deployment.api_port)

@@ -39,6 +39,7 @@ def test_bad_messages_in_a_row_are_rejected_and_the_good_ones_behind_them_stored
     assert compared.errors >= count
 
 
+@pytest.mark.long
 def test_bad_messages_alone_at_the_end_of_each_partition_are_rejected(
     deployment: Deployment, begin_run: BeginRun
 ) -> None:

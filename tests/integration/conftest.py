@@ -19,9 +19,9 @@ def start_api(processes: Processes) -> StartApi:
     return start
 
 
-@pytest.fixture(params=SERVERS)
+@pytest.fixture(params=["waitress", pytest.param("granian", marks=pytest.mark.long)])
 def server(request: pytest.FixtureRequest) -> str:
-    """Return the name of each HTTP server in turn, for tests of what depends on it."""
+    """Return the name of each HTTP server in turn, for tests of what depends on it; each starts processes."""
     return str(request.param)
 
 

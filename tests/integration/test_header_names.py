@@ -38,7 +38,7 @@ def names_of(record: Record) -> list[bytes]:
     return [name.encode() for name, _ in record.headers]
 
 
-@pytest.mark.parametrize("compression", [None, "gzip"])
+@pytest.mark.parametrize("compression", [None, pytest.param("gzip", marks=pytest.mark.long)])
 def test_their_records_come_in_order_and_hold_nothing_up(kafka: KafkaHarness, compression: str | None) -> None:
     sent = [Sent(b"0"), odd(b"1", *ODD_NAMES), Sent(b"2", None, [("h", b"x")]), odd(b"3", b"fine", b"\xff"), Sent(b"4")]
     kafka.broker.produce(kafka.topic, sent, compression)

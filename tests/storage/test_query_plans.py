@@ -28,6 +28,8 @@ from tests.support.databases import open_database
 from tests.support.landscape import BIG, ORGANIZATIONS, Organization, cluster_id
 from tests.support.postgresql import with_select_only
 
+pytestmark = pytest.mark.long
+
 STATEMENTS = {found.name: found for found in vars(queries).values() if isinstance(found, Statement)}
 READ_INDEXES = importlib.import_module("libaggregator.storage.migrations.0003_read_indexes")
 
