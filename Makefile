@@ -37,7 +37,7 @@ test: $(STAMP)  ## Run all tests on real parts but the long ones (ARGS=... for p
 
 test-faults: $(STAMP)  ## Run the whole fault suite (needs a JDK and Maven)
 	@$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile -m faults \
-		$(addprefix --ignore=,$(DEPLOYMENT_TESTS)) $(ARGS)
+		$(addprefix --ignore=,$(DEPLOYMENT_TESTS) $(addprefix tests/,contract integration storage unit)) $(ARGS)
 
 test-long: $(STAMP)  ## Run what else takes long: further servers, engines, sizes
 	@$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile -m 'long and not faults and not image' \

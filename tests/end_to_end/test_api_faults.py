@@ -81,10 +81,11 @@ class Scene:
     def all_slots_taken(self) -> Iterator[None]:
         """Take every connection that anybody but a superuser can have, those of the API included."""
         with contextlib.ExitStack() as at_end:
+            at_end.callback(self._insist, "DROP ROLE IF EXISTS greedy")
+            at_end.callback(self._insist, f"ALTER ROLE {ROLE} CONNECTION LIMIT -1")
             self.server.execute(f"ALTER ROLE {ROLE} CONNECTION LIMIT 0")
             self.end_connections()
             eventually(lambda: self.count_connections() == 0, 10, "an end of the API's connections")
-            self.server.execute("DROP ROLE IF EXISTS greedy")
             self.server.execute("CREATE ROLE greedy LOGIN")
             held: list[Any] = []
 
@@ -96,9 +97,20 @@ class Scene:
                 return len(held) == SLOTS - RESERVED
 
             eventually(take_one_more, 10, "connections in all slots", interval=0.01)
-            self.server.execute(f"ALTER ROLE {ROLE} CONNECTION LIMIT -1")
+            self._insist(f"ALTER ROLE {ROLE} CONNECTION LIMIT -1")
             yield
-        self.server.execute("DROP ROLE greedy")
+
+    def _insist(self, statement: str) -> None:
+        """Run a statement of a superuser as soon as it gets in: whoever logs in has a slot until it is refused."""
+
+        def run() -> bool:
+            try:
+                self.server.execute(statement)
+            except psycopg2.OperationalError as error:
+                raise AssertionError(str(error)) from error
+            return True
+
+        eventually(run, 30, statement)
 
 
 def query(url: str, statement: str) -> list[tuple[Any, ...]]:
@@ -143,9 +155,9 @@ def scene() -> Iterator[Scene]:
 def api(request: pytest.FixtureRequest, scene: Scene, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
     """Yield one process, on each HTTP server in turn, that is never started again."""
     processes = Processes(tmp_path_factory.mktemp("api"))
-    yield start(processes, scene.reading_url, request.param).wait_until_it_listens()
-    (process,) = processes.started
     try:
+        yield start(processes, scene.reading_url, request.param).wait_until_it_listens()
+        (process,) = processes.started
         assert process.exit_code is None, process.output
         assert process.stop() == 0
         assert "Traceback" not in process.output

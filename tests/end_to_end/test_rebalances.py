@@ -11,10 +11,9 @@ from tests.support.failpoints import COMMAND
 from tests.support.postgresql import waiting_for_locks
 from tests.support.waiting import eventually, last
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.long]
 
 
-@pytest.mark.long
 def test_consumers_that_come_and_go_while_batches_are_written_lose_and_repeat_nothing(
     real_deployment: Deployment, begin_run: BeginRun
 ) -> None:
@@ -34,13 +33,7 @@ def test_consumers_that_come_and_go_while_batches_are_written_lose_and_repeat_no
 
 @pytest.mark.parametrize(
     "step",
-    [
-        pytest.param("before decode", marks=pytest.mark.long),
-        "before COMMIT",
-        pytest.param("after WITH wanted (cluster,", marks=pytest.mark.long),
-        pytest.param("before offset commit", marks=pytest.mark.long),
-        pytest.param("before dead letters", marks=pytest.mark.long),
-    ],
+    ["before decode", "before COMMIT", "after WITH wanted (cluster,", "before offset commit", "before dead letters"],
 )
 def test_a_consumer_that_wakes_up_after_its_session_ran_out_undoes_nothing(
     real_deployment: Deployment, begin_run: BeginRun, step: str
@@ -60,7 +53,6 @@ def test_a_consumer_that_wakes_up_after_its_session_ran_out_undoes_nothing(
     run.finish()
 
 
-@pytest.mark.long
 def test_partitions_that_change_hands_during_an_outage_are_read_where_they_were_left(
     real_deployment: Deployment, begin_run: BeginRun
 ) -> None:

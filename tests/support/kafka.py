@@ -69,13 +69,12 @@ class ApacheKafka(Topics):
     def __init__(self, settings: dict[str, str] | None = None, listeners: Sequence[Listener] = ()) -> None:
         self._java = find_java()
         self._jars = fetch_jars()
-        self.port = free_port()
-        self._controller_port = free_port()
+        self._settings, self._listeners = settings or {}, listeners
         self._folder = Path(tempfile.mkdtemp(prefix="aggregator-kafka-"))
         self._configuration = self._folder / "server.properties"
         self._log = self._folder / "server.log"
         self._process: subprocess.Popen[bytes] | None = None
-        self._write_configuration(settings or {}, listeners)
+        self._choose_ports()
 
     @property
     def bootstrap(self) -> str:
@@ -94,8 +93,19 @@ class ApacheKafka(Topics):
 
     def start(self) -> None:
         """Start the broker and return when it answers; the first start formats its data folder."""
-        if not (self._folder / "data" / "meta.properties").exists():
-            self._format()
+        if (self._folder / "data" / "meta.properties").exists():
+            self._launch()
+            return
+        self._format()
+        try:
+            self._launch()
+        except AssertionError:
+            # it takes seconds to listen, and somebody else may have a port by then
+            self.kill()
+            self._choose_ports()
+            self._launch()
+
+    def _launch(self) -> None:
         with self._log.open("ab") as output:
             self._process = subprocess.Popen(
                 self._command("kafka.Kafka", str(self._configuration)),
@@ -157,6 +167,10 @@ class ApacheKafka(Topics):
         finally:
             client.close()
         assert not any(problems.values()), problems
+
+    def _choose_ports(self) -> None:
+        self.port, self._controller_port = free_port(), free_port()
+        self._write_configuration(self._settings, self._listeners)
 
     def _write_configuration(self, settings: dict[str, str], listeners: Sequence[Listener]) -> None:
         controller = f"127.0.0.1:{self._controller_port}"

