@@ -22,7 +22,7 @@ from libaggregator.messages import Limits as MessageLimits
 from libaggregator.messages import decode
 from libaggregator.storage.faults import DATABASE_ERRORS
 from tests.storage.conftest import NOON, Store
-from tests.storage.test_concurrency import Consumer, Interrupted, is_waiting_for_a_lock
+from tests.storage.test_concurrency import Consumer, Interrupted
 from tests.support.databases import open_database
 from tests.support.messages import CLUSTERS, HitSpec, payload, record
 from tests.support.model import Model
@@ -523,7 +523,7 @@ def test_left_over_rows_of_a_cluster_whose_report_is_on_its_way_are_kept(
 
         def start_to_prune() -> None:
             waiting.append(pool.submit(prune, pruner.database))
-            eventually(lambda: is_waiting_for_a_lock(consumer.database), what="prune waits for the consumer")
+            eventually(consumer.lets_another_wait, what="prune waits for the consumer")
 
         message = record(payload(hits=[A]))
         consumer.write_once([message], Interrupted(consumer.engine, start_to_prune))
