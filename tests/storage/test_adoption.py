@@ -230,6 +230,20 @@ class TestSkippedRewrite:
         adopt(existing)
         assert outcome(2) == (1, 0)
 
+    def test_a_rejected_message_at_an_offset_too_large_for_its_row_is_kept_waiting_until_then(
+        self, existing: str
+    ) -> None:
+        def reject() -> None:
+            with opened(existing) as database:
+                Store(database).write([Record("fresh", 0, 3_000_000_000, None, b"no JSON", (), None)])
+
+        adopt(existing, skip_rewrite=True)
+        with pytest.raises(DATABASE_ERRORS, match="out of range"):
+            reject()
+        adopt(existing)
+        reject()
+        assert execute(existing, "SELECT topic_offset FROM consumer_error WHERE topic = 'fresh'") == [(3_000_000_000,)]
+
 
 class TestPlan:
     def test_it_tells_each_step_with_sizes_and_changes_nothing(self, existing: str) -> None:
