@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from threading import Lock
+from threading import Event, Lock, Thread
 from typing import Any
 
 import psycopg2
@@ -18,6 +18,7 @@ from peewee import Database, PostgresqlDatabase
 from psycopg2.extensions import cursor as Cursor  # noqa: N812 - a class, whatever its name
 
 _SERVER_GOES_FIRST_SECONDS = 5.0
+_LOOK_SECONDS = 1.0
 
 
 class NoAnswer(psycopg2.OperationalError):
@@ -35,10 +36,10 @@ class _Running:
 class StatementLimit:
     """Ends statements of one thread that take longer than `statement_timeout` and what the server needs to say so.
 
-    A `statement_timeout` of 0 is no limit. `answered` is called after each statement.
+    A `statement_timeout` of 0 is no limit. `answered`, if given, is called after each statement.
     """
 
-    def __init__(self, statement_timeout: float, answered: Callable[[], None]) -> None:
+    def __init__(self, statement_timeout: float, answered: Callable[[], None] | None = None) -> None:
         self.seconds = statement_timeout + _SERVER_GOES_FIRST_SECONDS if statement_timeout else float("inf")
         self._answered = answered
         self._lock = Lock()
@@ -48,6 +49,19 @@ class StatementLimit:
         """Watch all statements of a database that is not connected yet; those of SQLite need it not."""
         if isinstance(database, PostgresqlDatabase):
             database.connect_params["cursor_factory"] = type("WatchedCursor", (_WatchedCursor,), {"limit": self})
+
+    @contextmanager
+    def watching(self, database: Database) -> Iterator[None]:
+        """Watch a database that is not connected yet for the block, and have a thread look, where no other one does."""
+        self.watch(database)
+        over = Event()
+        looker = Thread(target=self._look_until, args=[over], name="statement limit", daemon=True)
+        looker.start()
+        try:
+            yield
+        finally:
+            over.set()
+            looker.join()
 
     def look(self) -> None:
         """End the statement that runs if it took too long; to be called every second, from another thread."""
@@ -59,6 +73,10 @@ class StatementLimit:
             # the other end may have gone in this very moment
             with socket.socket(fileno=os.dup(running.line)) as line, suppress(OSError):
                 line.shutdown(socket.SHUT_RDWR)
+
+    def _look_until(self, over: Event) -> None:
+        while not over.wait(_LOOK_SECONDS):
+            self.look()
 
     @contextmanager
     def statement(self, connection: Any) -> Iterator[None]:
@@ -75,7 +93,8 @@ class StatementLimit:
             with self._lock:
                 self._running = None
                 os.close(running.line)
-            self._answered()
+            if self._answered:
+                self._answered()
 
 
 class _WatchedCursor(Cursor):

@@ -7,6 +7,7 @@ from threading import Event
 from consumer_service.engines import engine_for
 from consumer_service.pruning.pruner import Limits, Progress, Pruner, Summary
 from consumer_service.settings import ConsumerProcessSettings
+from consumer_service.statement_limit import StatementLimit
 from libaggregator.storage.connections import open_writer
 from libaggregator.storage.faults import DATABASE_ERRORS, describe
 from libaggregator.storage.schema import require_schema
@@ -38,8 +39,9 @@ def prune(settings: ConsumerProcessSettings, order: Order, stop: Event, progress
 def _prune(settings: ConsumerProcessSettings, order: Order, stop: Event, progress: Progress, summary: Summary) -> None:
     database = open_writer(settings.database, "aggregator-consumer prune")
     try:
-        require_schema(database)
-        Pruner(engine_for(database), order.limits, stop, dry=order.dry).prune(summary, progress)
+        with StatementLimit(settings.database.statement_timeout).watching(database):
+            require_schema(database)
+            Pruner(engine_for(database), order.limits, stop, dry=order.dry).prune(summary, progress)
     except DATABASE_ERRORS as error:
         raise PruneFailed(f"the database does not do it: {describe(error)}") from error
     finally:

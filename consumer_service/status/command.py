@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 
 from consumer_service.settings import ConsumerProcessSettings, KafkaSettings
 from consumer_service.sources import SourceUnavailable
-from consumer_service.status.database import read_database
+from consumer_service.statement_limit import StatementLimit
+from consumer_service.status.database import SCAN_SECONDS, read_database
 from consumer_service.status.model import (
     DatabaseStatus,
     DeadLettersStatus,
@@ -43,7 +44,8 @@ def _read_database(settings: ConsumerProcessSettings, now: datetime, problems: l
     # what the consumer writes to, never a replica; and nothing can be changed by asking
     database = open_reader(replace(settings.database, read_url=Secret("")), "aggregator-consumer status")
     try:
-        return read_database(database, now, problems)
+        with StatementLimit(SCAN_SECONDS).watching(database):
+            return read_database(database, now, problems)
     except SchemaError as error:
         problems.append(Problem("database", str(error)))
     except DATABASE_ERRORS as error:

@@ -74,8 +74,13 @@ def is_want_of_right(error: BaseException) -> bool:
 
 
 def describe(error: BaseException) -> str:
-    """Return the first line of what the driver says, which holds no SQL and no values."""
+    """Return the first line of what the driver says, which holds no SQL and no values.
+
+    Of a connection that was lost in a transaction it is how that went, not that it could not be undone.
+    """
     cause = _driver_error(error)
+    while isinstance(cause, psycopg2.InterfaceError) and isinstance(cause.__context__, DATABASE_ERRORS):
+        cause = _driver_error(cause.__context__)
     diagnosis = getattr(cause, "diag", None)
     text = (diagnosis and diagnosis.message_primary) or str(cause).strip() or type(cause).__name__
     return str(text).splitlines()[0]

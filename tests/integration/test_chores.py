@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Any
@@ -25,7 +26,7 @@ from tests.support.databases import migrate_database, open_database
 from tests.support.deployment import Deployment
 from tests.support.kafka import ApacheKafka
 from tests.support.messages import CLUSTERS, payload
-from tests.support.postgresql import waiting_for_locks
+from tests.support.postgresql import PostgresqlServer, waiting_for_locks
 from tests.support.processes import REPOSITORY, Process, Processes
 from tests.support.roles import execute
 from tests.support.topics import fresh_name
@@ -283,6 +284,39 @@ class TestStatus:
     def test_a_setting_that_can_not_work_is_refused(self, start: Start, sqlite: str) -> None:
         process = start("status", DATABASE__URL=sqlite, KAFKA__BOOTSTRAP_SERVERS="nowhere")
         assert printed(process, 2)[-1] == "error: kafka.bootstrap_servers: expected HOST:PORT, got 'nowhere'"
+
+
+@pytest.mark.long
+class TestFrozenServer:
+    """Nothing is waited for without end: neither a timer nor an operator would hear of it."""
+
+    def test_prune_gives_up_and_leaves_whole_pages(self, start: Start, own_postgresql: PostgresqlServer) -> None:
+        with own_postgresql.database() as url:
+            fill_with_old(url, 250)
+            with deleting_hits_kept_waiting(url):
+                process = start("prune", "--older-than", "60d", DATABASE__URL=url, DATABASE__STATEMENT_TIMEOUT="5")
+                eventually(lambda: waiting_for_locks(url), 30, "prune is in the middle of a page")
+                with own_postgresql.frozen():
+                    lines = printed(process, 1)
+            assert lines[-1].startswith("Error: the database does not do it: no answer for 10 s")
+            eventually(lambda: counts(url, "report", "rule_hit") == [250, 250], what="the page is undone")
+
+    def test_status_says_so_and_tells_of_the_source(
+        self, own_postgresql: PostgresqlServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("consumer_service.status.command.SCAN_SECONDS", 1)
+        with own_postgresql.database() as url, ThreadPoolExecutor(1) as pool:
+            migrate_database(url)
+            environment = {"AGGREGATOR_DATABASE__URL": url, "AGGREGATOR_CONSUMER__SOURCE": "file"}
+            with psycopg2.connect(url) as connection, connection.cursor() as cursor:
+                cursor.execute("LOCK TABLE report")
+                running = pool.submit(CliRunner().invoke, main, ["status"], env=environment)
+                eventually(lambda: waiting_for_locks(url), 30, "it counts")
+                with own_postgresql.frozen():
+                    result = running.result(60)
+            connection.close()
+        assert (result.exit_code, result.stdout.splitlines()[:3]) == (1, ["database  ?", "", "source  file"])
+        assert result.stderr.startswith("Error: database: no answer for 6 s")
 
 
 def check_lag_and_letters(broker: AnyBroker, processes: Processes, url: str, start: Start) -> str:

@@ -173,6 +173,18 @@ def test_a_description_is_one_line_without_statement_and_values() -> None:
     assert describe(wrapped(postgresql_error("54000", text))) == "index row size 3040 exceeds maximum 2704"
 
 
+@pytest.mark.parametrize("wrap", [wrapped, lambda error: error], ids=["by peewee", "by the driver"])
+def test_a_description_of_a_lost_connection_says_what_was_lost_and_not_what_that_kept_from_being_undone(
+    wrap: Callable[[Exception], Exception],
+) -> None:
+    with pytest.raises(psycopg2.InterfaceError) as raised:  # noqa: PT012 - how it comes about
+        try:
+            raise wrap(psycopg2.OperationalError("server closed the connection"))
+        finally:
+            raise psycopg2.InterfaceError("connection already closed")
+    assert describe(wrap(raised.value)) == "server closed the connection"
+
+
 def test_a_description_is_never_empty() -> None:
     assert describe(psycopg2.OperationalError()) == "OperationalError"
     assert describe(psycopg2.OperationalError(" \n ")) == "OperationalError"
