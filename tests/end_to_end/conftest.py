@@ -18,7 +18,7 @@ EMBEDDED = ("embedded_broker", "sqlite_url")
 REAL = ("apache_kafka", "postgresql_url")
 
 
-@pytest.fixture(params=[EMBEDDED, REAL], ids=["embedded", "real"])
+@pytest.fixture(params=[EMBEDDED, pytest.param(REAL, marks=pytest.mark.long)], ids=["embedded", "real"])
 def deployment(request: pytest.FixtureRequest, processes: Processes) -> Deployment:
     """Return a deployment with a migrated database, on each kind of parts in turn."""
     broker, url = map(request.getfixturevalue, request.param)
@@ -63,15 +63,6 @@ def begin_run(request: pytest.FixtureRequest) -> Iterator[BeginRun]:
     yield begin
     for run in runs:
         run.abandon()
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave scenarios of faults on the real parts to the whole suite where the embedded ones show them too."""
-    for item in items:
-        parameters = getattr(item, "callspec", None)
-        if item.get_closest_marker("faults") and parameters and parameters.params.get("deployment") == REAL:
-            item.add_marker(pytest.mark.long)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

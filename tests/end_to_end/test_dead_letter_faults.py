@@ -40,6 +40,7 @@ def test_letters_that_a_broker_held_when_it_was_cut_off_and_the_consumers_killed
         run.finish()
 
 
+@pytest.mark.long
 def test_a_letter_that_is_too_large_for_its_topic_stops_none_of_the_later_ones(
     real_deployment: Deployment, begin_run: BeginRun
 ) -> None:

@@ -16,7 +16,7 @@ def _demo(folder: Path, *arguments: str) -> Process:
     return Process("demo", [*COMMAND, *arguments], folder / "output.log", environment, folder=folder)
 
 
-@pytest.mark.parametrize("run", ["first", "second"])
+@pytest.mark.parametrize("run", ["first", pytest.param("second", marks=pytest.mark.long)])
 def test_the_demo_shows_answers_and_ends_with_0(tmp_path: Path, run: str) -> None:
     if run == "second":
         (tmp_path / ".demo").mkdir()

@@ -79,6 +79,7 @@ def test_messages_of_the_largest_size_are_stored_and_larger_ones_rejected(
     assert run.finish().errors == 4
 
 
+@pytest.mark.long
 def test_one_message_that_only_the_database_refuses_is_rejected_and_its_neighbours_are_stored(
     real_deployment: Deployment, begin_run: BeginRun
 ) -> None:

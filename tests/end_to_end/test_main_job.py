@@ -11,6 +11,7 @@ import pytest
 
 from examples.demo.generator import Fleet
 from libaggregator.messages import Limits, decode
+from tests.end_to_end.conftest import EMBEDDED, REAL
 from tests.support.deployment import Deployment
 from tests.support.messages import CLUSTERS, HitSpec, payload
 from tests.support.model import Model
@@ -22,6 +23,7 @@ BAD_MESSAGES = Path(__file__).parents[1] / "contract" / "dataset" / "bad_message
 BEGIN = datetime(2026, 5, 1, 8)
 
 
+@pytest.mark.parametrize("deployment", [EMBEDDED, REAL], ids=["embedded", "real"], indirect=True)
 def test_a_message_becomes_an_answer_and_the_processes_end_cleanly(deployment: Deployment) -> None:
     deployment.broker.create_topic(deployment.topic)
     hit = HitSpec("rules.a.report", "KEY", {"size": 1000.5, "name": "ž"})
@@ -98,6 +100,7 @@ def test_a_topic_that_does_not_exist_is_waited_for_and_not_made(deployment: Depl
     assert consumer.process.output.count("source unavailable") == 1
 
 
+@pytest.mark.long
 def test_sigterm_in_the_middle_of_a_batch_loses_nothing_and_stores_nothing_half(real_deployment: Deployment) -> None:
     deployment = real_deployment
     payloads = _produce_backlog(deployment, 1000)

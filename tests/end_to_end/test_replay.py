@@ -128,6 +128,7 @@ def test_rows_of_mended_messages_are_stored_and_go(deployment: Deployment) -> No
     assert "stored" not in {name for name, count in replay(deployment).items() if count and name != "replayed"}
 
 
+@pytest.mark.long
 def test_options_choose_what_is_replayed(deployment: Deployment) -> None:
     reject_all(deployment, messages(seed=2, count=100, clusters=100))
     assert replay(deployment, "--since", "2035-01-01T00:00:00+01:00")["replayed"] == 0
@@ -137,6 +138,7 @@ def test_options_choose_what_is_replayed(deployment: Deployment) -> None:
     assert found["replayed"] == found["rejected again, not_json"] + found["rejected again, missing_attribute"]
 
 
+@pytest.mark.long
 def test_letters_of_the_topic_are_stored_and_their_rows_go_and_they_stay(deployment: Deployment) -> None:
     letters = fresh_name("rejected")
     deployment.broker.create_topic(letters, 2)
@@ -199,7 +201,9 @@ def test_killed_in_the_middle_and_run_again_it_leaves_what_one_run_leaves(
     assert_tables_are_those_of(values, deployment)
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.long)]
+)
 def test_a_signal_ends_it_after_the_page_in_hand_with_a_summary(
     real_deployment: Deployment, number: signal.Signals, status: int
 ) -> None:
@@ -261,6 +265,7 @@ def test_beside_two_live_consumers_that_store_newer_results_of_the_same_clusters
     assert_tables_are_those_of([*rejected, *newer], deployment)
 
 
+@pytest.mark.long
 def test_an_outage_of_the_database_is_told_in_one_line_and_a_second_run_goes_on(
     own_postgresql: PostgresqlServer, real_deployment: Deployment, processes: Processes
 ) -> None:
@@ -282,6 +287,7 @@ def test_an_outage_of_the_database_is_told_in_one_line_and_a_second_run_goes_on(
     assert_tables_are_those_of(values, deployment)
 
 
+@pytest.mark.long
 def test_a_database_or_broker_that_is_away_is_told_without_a_secret(deployment: Deployment, sqlite_url: str) -> None:
     away = f"postgresql://u:{PASSWORD}@127.0.0.1:{free_port()}/x"
     broker = {"KAFKA__BOOTSTRAP_SERVERS": f"127.0.0.1:{free_port()}", "KAFKA__DEAD_LETTER_TOPIC": "t"}

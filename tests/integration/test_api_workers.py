@@ -109,7 +109,10 @@ def test_workers_end_with_the_process_that_started_them(processes: Processes, sq
     assert alive == []
 
 
-@pytest.mark.parametrize("send", [os.kill, os.killpg], ids=["to the process", "to its group"])
+@pytest.mark.parametrize(
+    "send",
+    [pytest.param(os.kill, id="to the process"), pytest.param(os.killpg, id="to its group", marks=pytest.mark.long)],
+)
 def test_requests_that_were_accepted_are_answered_before_the_workers_end(
     processes: Processes, postgresql_url: str, server: str, send: Callable[[int, int], None]
 ) -> None:

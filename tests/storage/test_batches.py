@@ -146,7 +146,7 @@ cuts = st.lists(st.integers(1, 4), min_size=9, max_size=9)
 
 
 @given(values=payloads(min_size=2), start=st.integers(0, 4), damage=st.sampled_from(sorted(DAMAGES)), cut=cuts)
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=75, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_cut_into_batches_leaves_the_same_tables_as_one_by_one(
     store: Store, values: list[bytes], start: int, damage: str, cut: list[int]
 ) -> None:

@@ -856,7 +856,7 @@ def test_any_details_come_out_byte_for_byte(details: str) -> None:
     assert message.report == text
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(likely_messages | damaged_messages())
 def test_both_ways_have_one_outcome(value: bytes) -> None:
     expected = outcome(value)
@@ -866,7 +866,7 @@ def test_both_ways_have_one_outcome(value: bytes) -> None:
         assert outcome(value) == expected
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(st.binary() | damaged_messages() | st.binary().map(b"\x1f\x8b\x08\x00".__add__))
 def test_any_bytes_give_a_message_or_a_reason_with_a_printable_detail(value: bytes) -> None:
     found = outcome(value)
