@@ -5,9 +5,11 @@ from typing import Any
 
 import pytest
 
+from tests.support.api_faults import RESERVED, SLOTS, Scene
 from tests.support.deployment import Deployment
 from tests.support.fault_run import FaultRun
 from tests.support.kafka import ApacheKafka
+from tests.support.postgresql import PostgresqlServer
 from tests.support.processes import Processes
 from tests.support.redis import RedisServer
 
@@ -49,6 +51,17 @@ def any_deployment(request: pytest.FixtureRequest) -> Deployment:
     name = {"kafka": "real_deployment", "redis": "redis_deployment"}[request.param]
     found: Deployment = request.getfixturevalue(name)
     return found
+
+
+@pytest.fixture(scope="module")
+def scene() -> Iterator[Scene]:
+    """Yield a server that all tests of this module torture, each after the other."""
+    server = PostgresqlServer({"max_connections": str(SLOTS), "superuser_reserved_connections": str(RESERVED)})
+    try:
+        server.start()
+        yield Scene(server)
+    finally:
+        server.close()
 
 
 @pytest.fixture
