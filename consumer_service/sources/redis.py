@@ -141,7 +141,7 @@ class RedisSource:
             log.debug("progress not known", problem=describe(error))
             return {}
         group = next((group for group in groups if group["name"] == self._settings.group.encode()), None)
-        lag = None if group is None else _lag(stream, group)
+        lag = None if group is None else lag_of(stream, group)
         if lag is None:
             return {}
         end = stream["entries-added"]
@@ -350,7 +350,7 @@ class DeadLetterStream:
         pipeline.xadd(self._stream, fields_of(letter))
 
 
-def _lag(stream: Mapping[str, Any], group: Mapping[str, Any]) -> int | None:
+def lag_of(stream: Mapping[str, Any], group: Mapping[str, Any]) -> int | None:
     """Return how many entries no consumer of the group has taken yet, None if Redis does not know.
 
     Redis 7.0 counts those that were trimmed as well.

@@ -5,8 +5,9 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from consumer_service.settings import ConsumerProcessSettings, KafkaSettings
+from consumer_service.settings import ConsumerProcessSettings, KafkaSettings, RedisSettings
 from consumer_service.sources import SourceUnavailable
+from consumer_service.sources.loading import find_source
 from consumer_service.statement_limit import StatementLimit
 from consumer_service.status.database import SCAN_SECONDS, read_database
 from consumer_service.status.model import (
@@ -22,19 +23,23 @@ from libaggregator.storage.connections import open_reader
 from libaggregator.storage.faults import DATABASE_ERRORS, describe
 from libaggregator.storage.schema import SchemaError
 
-_KAFKA = "kafka"
+_KAFKA, _REDIS = "kafka", "redis"
 
 
 def read_status(settings: ConsumerProcessSettings, now: datetime) -> Status:
     """Return how everything is at an instant (UTC, without a zone).
 
-    Raises SettingsError if database or broker could not be asked with these settings however long one waits.
+    Raises SettingsError if database or source could not be asked with these settings however long one waits.
     """
+    # what is wrong with the settings is told as at the start of a consumer; no source connects when it is made
+    find_source(settings.consumer.source)(settings).close()
     status = Status(now.replace(tzinfo=UTC), SourceStatus(settings.consumer.source))
     status.database = _read_database(settings, now, status.problems)
     letters = None
     if settings.consumer.source == _KAFKA:
-        status.source, letters = _read_broker(settings.kafka, status.problems)
+        status.source, letters = _read_kafka(settings.kafka, status.problems)
+    if settings.consumer.source == _REDIS:
+        status.source, letters = _read_redis(settings.redis, status.problems)
     table = status.database.tables["consumer_error"] if status.database else None
     status.dead_letters = DeadLettersStatus(table, letters)
     return status
@@ -55,11 +60,11 @@ def _read_database(settings: ConsumerProcessSettings, now: datetime, problems: l
     return None
 
 
-def _read_broker(settings: KafkaSettings, problems: list[Problem]) -> tuple[SourceStatus, TopicStatus | None]:
+def _read_kafka(settings: KafkaSettings, problems: list[Problem]) -> tuple[SourceStatus, TopicStatus | None]:
     from consumer_service.status.broker import connected  # noqa: PLC0415 - other sources need no Kafka client
 
     source = SourceStatus(_KAFKA, settings.topic, settings.group)
-    letters = TopicStatus(settings.dead_letter_topic, None) if settings.dead_letter_topic else None
+    letters = _letters(settings.dead_letter_topic)
     with _told(problems, "source"), connected(settings) as broker:
         with _told(problems, "source"):
             partitions = broker.partitions(settings.topic)
@@ -68,6 +73,24 @@ def _read_broker(settings: KafkaSettings, problems: list[Problem]) -> tuple[Sour
             with _told(problems, "dead_letters"):
                 letters = replace(letters, records=broker.held(letters.name))
     return source, letters
+
+
+def _read_redis(settings: RedisSettings, problems: list[Problem]) -> tuple[SourceStatus, TopicStatus | None]:
+    from consumer_service.status.streams import connected  # noqa: PLC0415 - other sources need no client of Redis
+
+    source = SourceStatus(_REDIS, settings.stream, settings.group)
+    letters = _letters(settings.dead_letter_stream)
+    with connected(settings) as streams:
+        with _told(problems, "source"):
+            source = streams.source(_REDIS)
+        if letters:
+            with _told(problems, "dead_letters"):
+                letters = replace(letters, records=streams.held(letters.name))
+    return source, letters
+
+
+def _letters(name: str) -> TopicStatus | None:
+    return TopicStatus(name, None) if name else None
 
 
 @contextmanager

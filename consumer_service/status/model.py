@@ -44,18 +44,22 @@ class PartitionStatus:
 
 @dataclass(frozen=True, slots=True)
 class SourceStatus:
-    """Where messages come from; topic, group and partitions are those of Kafka, other sources have none here."""
+    """Where messages come from: a topic of Kafka with its partitions, or a stream of Redis; others are a name here.
+
+    `lag` is what the group has still to read, `pending` what consumers have read of a stream and not acknowledged.
+    """
 
     name: str
     topic: str | None = None
     group: str | None = None
     lag: int | None = None
     partitions: list[PartitionStatus] | None = None
+    pending: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class TopicStatus:
-    """A topic, and how many offsets it holds."""
+    """A topic or stream, and how many offsets or entries it holds."""
 
     name: str
     records: int | None

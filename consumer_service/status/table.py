@@ -47,7 +47,9 @@ def _source(source: SourceStatus) -> Iterator[str]:
     if source.topic is None:
         yield f"source  {source.name}"
         return
-    yield f"topic  {source.topic}, group {source.group}, lag {_UNKNOWN if source.lag is None else source.lag}"
+    lag = _UNKNOWN if source.lag is None else source.lag
+    pending = "" if source.pending is None else f", pending {source.pending}"
+    yield f"topic  {source.topic}, group {source.group}, lag {lag}{pending}"
     if source.partitions is None:
         return
     rows = [

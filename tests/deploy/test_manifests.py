@@ -435,6 +435,32 @@ def test_the_patches_of_the_page_do_what_it_says(tmp_path: Path) -> None:
     start_conditions(manifests, manifests.our("api"), OUTSIDE["production"], tmp_path / "root")
 
 
+def test_redis_takes_the_place_of_kafka_as_the_page_says(tmp_path: Path) -> None:
+    overlay = copy_of_deploy(tmp_path) / "kubernetes" / "overlays" / "production"
+    page = (REPOSITORY / "docs" / "deployment.md").read_text(encoding="utf-8")
+    _, found, section = page.partition("### Redis in the place of Kafka")
+    assert found
+    settings, operation = (dedent(block) for block in re.findall(r"\n\n((?:        .*\n|\n)+)\n- ", section)[:2])
+    _, consumer, own = settings.partition('source = "redis"\n')
+    change(overlay / "aggregator.toml", "[consumer]\n", f"[consumer]\n{consumer}")
+    (overlay / "aggregator.toml").write_text((overlay / "aggregator.toml").read_text(encoding="utf-8") + own, "utf-8")
+    whole = (overlay / "kustomization.yaml").read_text(encoding="utf-8")
+    (login,) = re.findall(r"      - op: add\n.*\n.*\n.*sasl_username\n.*\n      - op: add\n.*\n.*\n.*\n.*\n", whole)
+    change(overlay / "kustomization.yaml", login, indent(operation, "      "))
+    change(overlay / "kustomization.yaml", "  - keda\n", "")
+    change(overlay / "network" / "addresses.yaml", "9093", "6380")
+    manifests = build_overlay("production", overlay.parents[2])
+    url = "rediss://aggregator:six@redis.example.org:6380/0"
+    outside = [secret("aggregator-consumer", database__url="postgresql://aggregator_writer@db/a", redis__url=url)]
+    outside += [one for one in OUTSIDE["production"] if one["metadata"]["name"] == "aggregator-authorities"]
+    consumer_pod = manifests.our("consumer")
+    root = start_conditions(manifests, consumer_pod, outside, tmp_path / "root")
+    found_settings = load(ConsumerProcessSettings, None, root.environment).settings
+    assert (found_settings.consumer.source, found_settings.redis.url.reveal()) == ("redis", url)
+    _, egress = opened(manifests, consumer_pod)
+    assert {6380} in egress.values()
+
+
 def test_a_changed_setting_starts_new_pods_and_leaves_the_job_as_it_is(overlay: str, tmp_path: Path) -> None:
     before = build_overlay(overlay)
     copy = copy_of_deploy(tmp_path)

@@ -6,15 +6,16 @@ import pty
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import psycopg2
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 from kafka import KafkaAdminClient
 
 from consumer_service.cli import main
@@ -28,6 +29,7 @@ from tests.support.kafka import ApacheKafka
 from tests.support.messages import CLUSTERS, payload
 from tests.support.postgresql import PostgresqlServer, waiting_for_locks
 from tests.support.processes import REPOSITORY, Process, Processes
+from tests.support.redis import RedisServer
 from tests.support.roles import execute
 from tests.support.topics import fresh_name
 from tests.support.waiting import eventually
@@ -274,16 +276,62 @@ class TestStatus:
         ]
         assert PASSWORD not in process.output
 
-    def test_another_source_has_no_lag(self, start: Start, sqlite: str) -> None:
-        settings = {"DATABASE__URL": sqlite, "CONSUMER__SOURCE": "file"}
-        found = json.loads("\n".join(printed(start("status", "--json", **settings))))
-        assert found["source"] == {"name": "file", "topic": None, "group": None, "lag": None, "partitions": None}
+    def test_another_source_has_no_lag(self, sqlite: str) -> None:
+        found = status_as_json({"DATABASE__URL": sqlite, "CONSUMER__SOURCE": "file", "FILE__PATH": str(Path(__file__))})
+        nothing = dict.fromkeys(("topic", "group", "lag", "pending", "partitions"))
+        assert found["source"] == {"name": "file", **nothing}
         assert found["problems"] == []
 
-    @pytest.mark.long
-    def test_a_setting_that_can_not_work_is_refused(self, start: Start, sqlite: str) -> None:
-        process = start("status", DATABASE__URL=sqlite, KAFKA__BOOTSTRAP_SERVERS="nowhere")
-        assert printed(process, 2)[-1] == "error: kafka.bootstrap_servers: expected HOST:PORT, got 'nowhere'"
+    def test_of_a_stream_lag_pending_entries_and_dead_letters_are_told_and_none_is_taken(
+        self, redis_server: RedisServer, sqlite: str
+    ) -> None:
+        stream, letters, group = fresh_name("results"), fresh_name("rejected"), fresh_name("group")
+        settings = {"DATABASE__URL": sqlite, "REDIS__DEAD_LETTER_STREAM": letters}
+        settings |= redis_server.consumer_settings(stream, group)
+
+        def source_and_letters() -> tuple[object, object]:
+            found = status_as_json(settings)
+            assert found["problems"] == []
+            return [found["source"][key] for key in ("topic", "group", "lag", "pending")], found["dead_letters"][
+                "topic"
+            ]
+
+        redis_server.produce(stream, [payload()] * 5)
+        assert source_and_letters() == ([stream, group, 5, 0], {"name": letters, "records": 0})
+        redis_server.client.xgroup_create(stream, group, "0")
+        redis_server.client.xreadgroup(group, "somebody", {stream: ">"}, count=2)
+        redis_server.produce(letters, [b"bad"])
+        for _ in range(2):
+            assert source_and_letters() == ([stream, group, 3, 2], {"name": letters, "records": 1})
+
+    def test_a_stream_that_does_not_exist_and_a_server_that_is_away_are_said(
+        self, redis_server: RedisServer, sqlite: str
+    ) -> None:
+        settings = {"DATABASE__URL": sqlite, **redis_server.consumer_settings(fresh_name("missing"), "aggregator")}
+        (problem,) = status_as_json(settings, 1)["problems"]
+        assert problem == {"part": "source", "problem": f"stream {settings['REDIS__STREAM']!r} does not exist"}
+        settings["REDIS__URL"] = f"redis://u:{PASSWORD}@127.0.0.1:{free_port()}"
+        (problem,) = status_as_json(settings, 1)["problems"]
+        assert problem["part"] == "source"
+        assert "refused" in problem["problem"]
+        assert PASSWORD not in problem["problem"]
+
+    @pytest.mark.parametrize(
+        ("settings", "said"),
+        [
+            ({"KAFKA__BOOTSTRAP_SERVERS": "nowhere"}, "kafka.bootstrap_servers: expected HOST:PORT, got 'nowhere'"),
+            ({"CONSUMER__SOURCE": "nope"}, "consumer.source: no source named 'nope'"),
+            ({"CONSUMER__SOURCE": "redis", "REDIS__URL": "bad"}, "redis.url: expected redis://"),
+            ({"CONSUMER__SOURCE": "file"}, "file.path"),
+        ],
+        ids=lambda value: value if isinstance(value, str) else "",
+    )
+    def test_settings_of_a_source_that_can_not_work_are_refused(
+        self, sqlite: str, settings: dict[str, str], said: str
+    ) -> None:
+        result = run_status({"DATABASE__URL": sqlite, **settings})
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert said in result.stderr
 
 
 @pytest.mark.long
@@ -307,16 +355,27 @@ class TestFrozenServer:
         monkeypatch.setattr("consumer_service.status.command.SCAN_SECONDS", 1)
         with own_postgresql.database() as url, ThreadPoolExecutor(1) as pool:
             migrate_database(url)
-            environment = {"AGGREGATOR_DATABASE__URL": url, "AGGREGATOR_CONSUMER__SOURCE": "file"}
+            environment = {"DATABASE__URL": url, "CONSUMER__SOURCE": "file", "FILE__PATH": str(Path(__file__))}
             with psycopg2.connect(url) as connection, connection.cursor() as cursor:
                 cursor.execute("LOCK TABLE report")
-                running = pool.submit(CliRunner().invoke, main, ["status"], env=environment)
+                running = pool.submit(run_status, environment)
                 eventually(lambda: waiting_for_locks(url), 30, "it counts")
                 with own_postgresql.frozen():
                     result = running.result(60)
             connection.close()
         assert (result.exit_code, result.stdout.splitlines()[:3]) == (1, ["database  ?", "", "source  file"])
         assert result.stderr.startswith("Error: database: no answer for 6 s")
+
+
+def run_status(settings: Mapping[str, str], *options: str) -> Result:
+    environment = {f"AGGREGATOR_{name}": value for name, value in settings.items()}
+    return CliRunner().invoke(main, ["status", *options], env=environment)
+
+
+def status_as_json(settings: Mapping[str, str], status: int = 0) -> Any:
+    result = run_status(settings, "--json")
+    assert result.exit_code == status, result.output
+    return json.loads(result.stdout)
 
 
 def check_lag_and_letters(broker: AnyBroker, processes: Processes, url: str, start: Start) -> str:
@@ -339,6 +398,7 @@ def check_lag_and_letters(broker: AnyBroker, processes: Processes, url: str, sta
         "topic": deployment.topic,
         "group": deployment.group,
         "lag": 2,
+        "pending": None,
         "partitions": [{"partition": 0, "committed": 3, "end": 5, "lag": 2}],
     }
     assert found["dead_letters"] == {

@@ -57,6 +57,11 @@ def test_an_age_is_told_in_its_largest_unit(seconds: float, text: str) -> None:
     assert age(NOW - timedelta(seconds=seconds), NOW) == text
 
 
+def test_of_a_stream_there_is_one_line() -> None:
+    lines = list(lines_of(Status(NOW, SourceStatus("redis", "results", "g", None, pending=2))))
+    assert lines[-1] == "topic  results, group g, lag ?, pending 2"
+
+
 def test_the_table_is_aligned() -> None:
     tables = {"report": Rows(12, exact=True), "rule_hit": Rows(1_000_000, exact=False), "x": Rows(None, exact=False)}
     status = Status(
