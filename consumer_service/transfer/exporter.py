@@ -125,8 +125,8 @@ class _Snapshot(ABC):
         """Let the moment be now."""
 
     @abstractmethod
-    def read(self, table: Exported, add: Callable[[tuple[Any, ...], int], None]) -> None:
-        """Call `add` with each row of a table, in the order of its key, and with the bytes that it has about."""
+    def read(self, table: Exported, add: Callable[[tuple[Any, ...]], None]) -> None:
+        """Call `add` with each row of a table, in the order of its key."""
 
     def count(self, table: Exported) -> int:
         """Return how many rows a table has."""
@@ -152,7 +152,7 @@ class _PostgresqlSnapshot(_Snapshot):
         # before the first SELECT: a table that is rewritten after the snapshot was taken looks empty in it
         self._database.execute_sql(f"LOCK TABLE {tables} IN ACCESS SHARE MODE")
 
-    def read(self, table: Exported, add: Callable[[tuple[Any, ...], int], None]) -> None:
+    def read(self, table: Exported, add: Callable[[tuple[Any, ...]], None]) -> None:
         rows = _CopiedRows(table, add)
         self._database.cursor().copy_expert(f"COPY ({self._select(table)}) TO STDOUT", rows)
 
@@ -160,7 +160,7 @@ class _PostgresqlSnapshot(_Snapshot):
 class _CopiedRows:
     """Takes the rows of COPY in its text format, one a call."""
 
-    def __init__(self, table: Exported, add: Callable[[tuple[Any, ...], int], None]) -> None:
+    def __init__(self, table: Exported, add: Callable[[tuple[Any, ...]], None]) -> None:
         self._add = add
         self._columns = [int if kind in INTEGER_BYTES else _unescaped for kind in table.table.columns.values()]
 
@@ -169,7 +169,7 @@ class _CopiedRows:
         row = tuple(
             [None if text == r"\N" else convert(text) for convert, text in zip(self._columns, texts, strict=True)]
         )
-        self._add(row, len(line))
+        self._add(row)
 
 
 def _unescaped(text: str) -> str:
@@ -190,15 +190,14 @@ class _SqliteSnapshot(_Snapshot):
                 " cluster, which its foreign key demands"
             )
 
-    def read(self, table: Exported, add: Callable[[tuple[Any, ...], int], None]) -> None:
+    def read(self, table: Exported, add: Callable[[tuple[Any, ...]], None]) -> None:
         expected = row_type(table, Limits())
-        longest = table.columns.index(table.table.long_text or table.columns[0])
         for row in self._rows(table):
             try:
                 msgspec.convert(row, expected)
             except msgspec.ValidationError as error:
                 raise ValueRefused(f"{place_of(table, row)}: {in_words(error, table, row)}") from None
-            add(row, len(str(row[longest])))
+            add(row)
 
     def _rows(self, table: Exported) -> Iterator[tuple[Any, ...]]:
         cursor = self._database.execute_sql(self._select(table))
