@@ -57,6 +57,9 @@ def import_(*, config_file: Path | None, file: str, merge: bool) -> None:
     except exporter.Stopped:
         click.echo(_what_was_written(summary), err=True)
         sys.exit(ENDED_BY_SIGNAL + (signal_number() or 0))
+    except importer.RowRefused as error:
+        advice = "mend the row where it was exported, and give --merge a new export"
+        raise click.ClickException(f"{file}: {error}; {_what_was_written(summary, advice)}") from None
     except importer.ImportBroken as error:
         raise click.ClickException(f"{file}: {error}; {_what_was_written(summary)}") from None
     except DATABASE_ERRORS as error:
@@ -67,11 +70,11 @@ def import_(*, config_file: Path | None, file: str, merge: bool) -> None:
     _print(summary)
 
 
-def _what_was_written(summary: "Summary") -> str:
+def _what_was_written(summary: "Summary", advice: str = "--merge goes on with the same file") -> str:
     if not any(summary.added.values()):
         return "nothing was written"
     _print(summary)
-    return "what was written stays, --merge goes on with the same file"
+    return f"what was written stays, {advice}"
 
 
 def _print(summary: "Summary") -> None:
