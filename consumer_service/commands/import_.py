@@ -19,7 +19,7 @@ from libaggregator.commands import (
     refuse,
 )
 from libaggregator.settings import SettingsError
-from libaggregator.storage.faults import DATABASE_ERRORS, describe
+from libaggregator.storage.faults import DATABASE_ERRORS, READ_ONLY, describe, is_read_only
 from libaggregator.storage.schema import SchemaError
 
 if TYPE_CHECKING:
@@ -52,6 +52,8 @@ def import_(*, config_file: Path | None, file: str, merge: bool) -> None:
         refuse(*error.problems)
     except (SchemaError, importer.DatabaseRefused) as error:
         refuse(str(error))
+    except importer.DatabaseReadOnly as error:
+        raise click.ClickException(f"{error}; nothing was written") from None
     except lines.FileRefused as error:
         refuse(f"{file}: {error}")
     except exporter.Stopped:
@@ -63,7 +65,7 @@ def import_(*, config_file: Path | None, file: str, merge: bool) -> None:
     except importer.ImportBroken as error:
         raise click.ClickException(f"{file}: {error}; {_what_was_written(summary)}") from None
     except DATABASE_ERRORS as error:
-        problem = f"the database does not do it: {describe(error)}"
+        problem = READ_ONLY if is_read_only(error) else f"the database does not do it: {describe(error)}"
         raise click.ClickException(f"{problem}; {_what_was_written(summary)}") from None
     except OSError as error:
         raise click.ClickException(f"{file} can't be read: {error.strerror or error}") from None

@@ -21,7 +21,7 @@ from consumer_service.transfer.lines import Block, FileRefused, Limits, LineRead
 from consumer_service.transfer.tables import EXPORTED, Exported
 from libaggregator.settings import DatabaseSettings
 from libaggregator.storage.connections import open_writer
-from libaggregator.storage.faults import DATABASE_ERRORS, Fault, describe, fault_of, sqlstate_of
+from libaggregator.storage.faults import DATABASE_ERRORS, READ_ONLY, Fault, describe, fault_of, sqlstate_of
 from libaggregator.storage.schema import require_schema
 
 _ATTEMPTS = 10
@@ -65,6 +65,10 @@ class DatabaseRefused(Exception):
     """The database can't be imported into; the text says why, and what to do. Nothing was written."""
 
 
+class DatabaseReadOnly(Exception):
+    """The database takes no changes (`libaggregator.storage.faults.READ_ONLY`). Nothing was written."""
+
+
 class ImportBroken(Exception):
     """The import could not go on; the text says why, in one line. What was written stays."""
 
@@ -92,9 +96,9 @@ class Summary:
 def import_file(settings: DatabaseSettings, order: Order, stop: Event, progress: Progress, summary: Summary) -> None:
     """Check a file and write its rows to a database, which has to be empty unless `order.merge` is set.
 
-    Counts in `summary`, whatever happens. Raises SettingsError, SchemaError, DatabaseRefused or FileRefused before
-    anything is written, OSError if the file can't be read, Stopped after `stop` was set, one of DATABASE_ERRORS or
-    ImportBroken: what was written stays then.
+    Counts in `summary`, whatever happens. Raises SettingsError, SchemaError, DatabaseRefused, DatabaseReadOnly or
+    FileRefused before anything is written, OSError if the file can't be read, Stopped after `stop` was set, one of
+    DATABASE_ERRORS or ImportBroken: what was written stays then.
     """
     with ThreadPoolExecutor(1, "import") as pool:
         # in another thread, so that signals are heard even while the driver of the database blocks in a call
@@ -243,9 +247,15 @@ def _upsert(table: Exported) -> Upsert:
 
 
 def _limits_of(database: Database) -> Limits:
-    """Return what a database can hold; DatabaseRefused if the role may not do what an import does."""
+    """Return what a database can hold.
+
+    Raises DatabaseReadOnly, and DatabaseRefused if the role may not do what an import does.
+    """
     if not isinstance(database, PostgresqlDatabase):
         return Limits()
+    # asked before the file is checked, which may take long
+    if database.execute_sql("SHOW transaction_read_only").fetchone() == ("on",):
+        raise DatabaseReadOnly(READ_ONLY)
     _refuse_role(database)
     sizes: dict[str, int] = {}
     for table in EXPORTED:

@@ -27,8 +27,9 @@ _LONGEST_REASON = 1000
 _SHOWN_CHARACTERS = 60
 _LONGEST_SHOWN = 1024 * 1024
 """Bytes of a row up to which a wrong value is looked up: whatever is in it, that takes little memory."""
-_STORED_TIME = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2})[ T]([0-9]{2}:[0-9]{2}:[0-9]{2})(?:\.([0-9]{1,6}))?")
-_FILE_TIME = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{6})Z")
+_DATE, _TIME = "[0-9]{4}-[0-9]{2}-[0-9]{2}", "(?!24)[0-9]{2}:[0-9]{2}:[0-9]{2}"
+_STORED_TIME = re.compile(rf"({_DATE})[ T]({_TIME})(?:\.([0-9]{{1,6}}))?")
+_FILE_TIME = re.compile(rf"({_DATE}T{_TIME}\.[0-9]{{6}})Z")
 _NUL_IN_JSON = b"\\u0000"
 _UNREADABLE = (ValueError, RecursionError)
 """What decoding raises: msgspec.MsgspecError, UnicodeDecodeError, and RecursionError where brackets are nested."""

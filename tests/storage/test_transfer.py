@@ -15,7 +15,15 @@ from hypothesis import Phase, example, given, settings
 from consumer_service.transfer import importer, lines
 from consumer_service.transfer.exporter import Stopped, _PostgresqlSnapshot, export
 from consumer_service.transfer.files import BadName
-from consumer_service.transfer.importer import DatabaseRefused, ImportBroken, Order, RowRefused, Summary, import_file
+from consumer_service.transfer.importer import (
+    DatabaseReadOnly,
+    DatabaseRefused,
+    ImportBroken,
+    Order,
+    RowRefused,
+    Summary,
+    import_file,
+)
 from consumer_service.transfer.lines import FileRefused, ValueRefused
 from consumer_service.writer import Writer
 from libaggregator.settings import DatabaseSettings, Secret
@@ -284,6 +292,13 @@ class TestExport:
 
 
 class TestImport:
+    def test_a_read_only_database_is_told_before_the_file_is_checked(self, on_postgresql: Place) -> None:
+        read_only = Place(f"{on_postgresql.url}?options=-c%20default_transaction_read_only%3Don", on_postgresql.folder)
+        with pytest.raises(
+            DatabaseReadOnly, match=r"read-only, as a replica is: database\.url has to name the primary"
+        ):
+            read_only.take(b"no export")
+
     def test_a_database_with_rows_is_refused(self, place: Place) -> None:
         content = export_of({"report": [(1, "b", "{}", AT, AT, 0, None)]})
         fill(place.database, {"rule_disable": [("1", "r", "K", None, AT, None)]})
