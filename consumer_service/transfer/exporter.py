@@ -5,7 +5,7 @@ import sqlite3
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
 from threading import Event
 from typing import Any, BinaryIO
@@ -21,6 +21,7 @@ from consumer_service.transfer.lines import (
     Header,
     Limits,
     LineWriter,
+    TimeRefused,
     ValueRefused,
     in_words,
     key_for_people,
@@ -33,6 +34,7 @@ from libaggregator.build import build_facts
 from libaggregator.clock import utc_now
 from libaggregator.settings import DatabaseSettings, Secret
 from libaggregator.storage.connections import open_reader
+from libaggregator.storage.faults import DATABASE_ERRORS
 from libaggregator.storage.models import SCHEMA_VERSION
 from libaggregator.storage.schema import require_schema
 
@@ -49,6 +51,8 @@ _BEGIN = """
     SET LOCAL idle_in_transaction_session_timeout = 0;
     SET LOCAL datestyle = 'ISO'
 """
+_COUNT_SECONDS = 60
+_REFUSED_TIME = "{column} < '0001-01-01' OR {column} >= '10000-01-01'"
 _VOTE_WITHOUT_REPORT = """
     SELECT cluster_id FROM cluster_rule_user_feedback
     WHERE NOT EXISTS (SELECT 1 FROM report WHERE report.cluster = cluster_rule_user_feedback.cluster_id) LIMIT 1
@@ -154,7 +158,23 @@ class _PostgresqlSnapshot(_Snapshot):
 
     def read(self, table: Exported, add: Callable[[tuple[Any, ...]], None]) -> None:
         rows = _CopiedRows(table, add)
-        self._database.cursor().copy_expert(f"COPY ({self._select(table)}) TO STDOUT", rows)
+        try:
+            self._database.cursor().copy_expert(f"COPY ({self._select(table)}) TO STDOUT", rows)
+        except TimeRefused as error:
+            found = self._count_refused_times(table)
+            count = "" if found is None else f"; rows of {table.name} with such a time: {found}"
+            raise ValueRefused(f"{error}{count}") from None
+
+    def _count_refused_times(self, table: Exported) -> int | None:
+        """Return how many rows have a time that can't be exported, None if that takes too long."""
+        condition = " OR ".join(_REFUSED_TIME.format(column=table.columns[place]) for place in table.times)
+        with suppress(*DATABASE_ERRORS):
+            # in another session: that of the export is in the middle of a COPY
+            self._database.close()
+            self._database.execute_sql(f"SET statement_timeout = '{_COUNT_SECONDS}s'")
+            (found,) = self._database.execute_sql(f"SELECT count(*) FROM {table.name} WHERE {condition}").fetchone()  # noqa: S608
+            return int(found)
+        return None
 
 
 class _CopiedRows:

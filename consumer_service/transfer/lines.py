@@ -82,6 +82,10 @@ class ValueRefused(Exception):
     """A row holds what an export can't; the text names table, row, column and value."""
 
 
+class TimeRefused(ValueRefused):
+    """A time is none of the years 1 to 9999."""
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """What a database can hold: whether NUL in texts, and bytes of integer columns (`table.column`)."""
@@ -224,7 +228,7 @@ def _with_times(table: Exported, row: tuple[Any, ...]) -> list[Any]:
             try:
                 written[place] = time_in_file(value)
             except ValueError as error:
-                raise ValueRefused(
+                raise TimeRefused(
                     f"{place_of(table, row)}: {table.columns[place]}: {error}, got {shown(value)}"
                 ) from None
     return written

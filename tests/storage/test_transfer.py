@@ -281,10 +281,16 @@ class TestExport:
     def test_a_time_of_postgresql_that_is_not_of_the_years_1_to_9999_is_named(
         self, on_postgresql: Place, time: str
     ) -> None:
-        store(on_postgresql, messages(1))
-        on_postgresql.database.execute_sql("UPDATE report SET gathered_at = %s", (time,))
-        with pytest.raises(ValueRefused, match=r"table report, row with cluster .*: gathered_at: expected a time"):
+        store(on_postgresql, messages(4))
+        on_postgresql.database.execute_sql("UPDATE report SET gathered_at = %s WHERE cluster > %s", (time, CLUSTERS[1]))
+        on_postgresql.database.execute_sql(
+            "UPDATE report SET reported_at = '-infinity' WHERE cluster IN (%s, %s)", (CLUSTERS[0], CLUSTERS[3])
+        )
+        expected = f"table report, row with cluster '{CLUSTERS[0]}': reported_at: expected a time"
+        with pytest.raises(ValueRefused) as refused:
             on_postgresql.export()
+        assert str(refused.value).startswith(expected)
+        assert str(refused.value).endswith("got '-infinity'; rows of report with such a time: 3")
 
     def test_without_a_schema_it_is_refused(self, tmp_path: Path) -> None:
         with pytest.raises(SchemaError, match=r"migrate"):
