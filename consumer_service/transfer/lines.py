@@ -171,8 +171,8 @@ class LineWriter:
         self._encoder = msgspec.json.Encoder()
         self._counts: dict[str, int] = {}
         self._table = EXPORTED[0]
-        self._lines: list[bytes] = []
-        self._held_bytes = 0
+        self._block = bytearray()
+        self._block_rows = 0
         self._write_line(header)
 
     def begin(self, table: Exported) -> None:
@@ -186,17 +186,18 @@ class LineWriter:
 
         Raises ValueRefused if it can't be written.
         """
-        line = self._encoder.encode(_with_times(self._table, row) if self._table.times else row) + b"\n"
-        if len(line) > _LONGEST_ROW:
+        begin = len(self._block)
+        self._encoder.encode_into(_with_times(self._table, row) if self._table.times else row, self._block, begin)
+        self._block += b"\n"
+        if len(self._block) - begin > _LONGEST_ROW:
             raise ValueRefused(f"{place_of(self._table, row)}: longer than {_LONGEST_ROW} bytes as JSON")
-        self._lines.append(line)
-        self._held_bytes += len(line)
-        if len(self._lines) >= _BLOCK_ROWS or self._held_bytes >= _BLOCK_BYTES:
+        self._block_rows += 1
+        if self._block_rows >= _BLOCK_ROWS or len(self._block) >= _BLOCK_BYTES:
             self._write_rows()
 
     def finish_table(self) -> None:
         """Write what is left of the table."""
-        if self._lines:
+        if self._block:
             self._write_rows()
 
     def end(self) -> dict[str, int]:
@@ -205,17 +206,17 @@ class LineWriter:
         return self._counts
 
     def _write_rows(self) -> None:
-        rows = len(self._lines)
-        self._write(b"".join(self._lines))
+        rows = self._block_rows
+        self._write(self._block)
         self._counts[self._table.name] += rows
         self._write_line(_Check(self._counts[self._table.name], self._hash.hexdigest()))
-        self._lines, self._held_bytes = [], 0
+        self._block, self._block_rows = bytearray(), 0
         self._after_block(rows)
 
     def _write_line(self, content: msgspec.Struct) -> None:
         self._write(self._encoder.encode(content) + b"\n")
 
-    def _write(self, lines: bytes) -> None:
+    def _write(self, lines: bytes | bytearray) -> None:
         self._hash.update(lines)
         self._file.write(lines)
 
