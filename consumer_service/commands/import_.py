@@ -19,7 +19,7 @@ from libaggregator.commands import (
     refuse,
 )
 from libaggregator.settings import SettingsError
-from libaggregator.storage.faults import DATABASE_ERRORS, describe
+from libaggregator.storage.faults import DATABASE_ERRORS, READ_ONLY, describe, is_read_only
 from libaggregator.storage.schema import SchemaError
 
 if TYPE_CHECKING:
@@ -52,26 +52,31 @@ def import_(*, config_file: Path | None, file: str, merge: bool) -> None:
         refuse(*error.problems)
     except (SchemaError, importer.DatabaseRefused) as error:
         refuse(str(error))
+    except importer.DatabaseReadOnly as error:
+        raise click.ClickException(f"{error}; nothing was written") from None
     except lines.FileRefused as error:
         refuse(f"{file}: {error}")
     except exporter.Stopped:
         click.echo(_what_was_written(summary), err=True)
         sys.exit(ENDED_BY_SIGNAL + (signal_number() or 0))
+    except importer.RowRefused as error:
+        advice = "mend the row where it was exported, and give --merge a new export"
+        raise click.ClickException(f"{file}: {error}; {_what_was_written(summary, advice)}") from None
     except importer.ImportBroken as error:
         raise click.ClickException(f"{file}: {error}; {_what_was_written(summary)}") from None
     except DATABASE_ERRORS as error:
-        problem = f"the database does not do it: {describe(error)}"
+        problem = READ_ONLY if is_read_only(error) else f"the database does not do it: {describe(error)}"
         raise click.ClickException(f"{problem}; {_what_was_written(summary)}") from None
     except OSError as error:
         raise click.ClickException(f"{file} can't be read: {error.strerror or error}") from None
     _print(summary)
 
 
-def _what_was_written(summary: "Summary") -> str:
+def _what_was_written(summary: "Summary", advice: str = "--merge goes on with the same file") -> str:
     if not any(summary.added.values()):
         return "nothing was written"
     _print(summary)
-    return "what was written stays, --merge goes on with the same file"
+    return f"what was written stays, {advice}"
 
 
 def _print(summary: "Summary") -> None:

@@ -1,13 +1,26 @@
-"""Types of options that several commands have."""
+"""Types of options that several commands have, and rules for them."""
 
 import re
 from datetime import datetime, timedelta
+from typing import TypeVar
 
 import click
 
 from libaggregator.times import parse_time
 
+T = TypeVar("T")
+
 _UNITS = {"w": "weeks", "d": "days", "h": "hours"}
+
+
+def only_once(context: click.Context, parameter: click.Parameter, values: tuple[T, ...]) -> T | None:
+    """Return the value of an option that has `multiple=True` and this as its callback, None without it.
+
+    Fails, naming the option, if it was given twice; without `multiple` click takes the last value and says nothing.
+    """
+    if len(values) > 1:
+        raise click.BadParameter(f"given {len(values)} times, expected once", context, parameter)
+    return values[0] if values else None
 
 
 class Time(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.2

@@ -7,7 +7,7 @@ from threading import Event
 
 import click
 
-from consumer_service.commands.parameters import Duration
+from consumer_service.commands.parameters import Duration, only_once
 from consumer_service.commands.progress import progress_bar
 from consumer_service.settings import ConsumerProcessSettings
 from libaggregator import logs
@@ -31,6 +31,8 @@ _OF_CLUSTERS, _OF_ERRORS = "--older-than", "--errors-older-than"
     _OF_CLUSTERS,
     "unseen",
     type=Duration(),
+    multiple=True,
+    callback=only_once,
     metavar="DURATION",
     help="Delete clusters of which no report was stored for so long: 60d, 8w, 12h.",
 )
@@ -38,6 +40,8 @@ _OF_CLUSTERS, _OF_ERRORS = "--older-than", "--errors-older-than"
     _OF_ERRORS,
     "rejected",
     type=Duration(),
+    multiple=True,
+    callback=only_once,
     metavar="DURATION",
     help="Delete rows of `consumer_error` that are older than this: 30d.",
 )
@@ -68,7 +72,7 @@ def prune(*, config_file: Path | None, unseen: timedelta | None, rejected: timed
         refuse(str(error))
     except command.PruneFailed as error:
         _print_summary(summary.lines(limits), dry_run)
-        raise click.ClickException(f"{error}; what was done stays done, run it again") from None
+        raise click.ClickException(str(error)) from None
     _print_summary(summary.lines(limits), dry_run)
     if number := signal_number():
         sys.exit(ENDED_BY_SIGNAL + number)

@@ -9,7 +9,7 @@ from consumer_service.pruning.pruner import Limits, Progress, Pruner, Summary
 from consumer_service.settings import ConsumerProcessSettings
 from consumer_service.statement_limit import StatementLimit
 from libaggregator.storage.connections import open_writer
-from libaggregator.storage.faults import DATABASE_ERRORS, describe
+from libaggregator.storage.faults import DATABASE_ERRORS, READ_ONLY, describe, is_read_only
 from libaggregator.storage.schema import require_schema
 
 
@@ -22,7 +22,7 @@ class Order:
 
 
 class PruneFailed(Exception):
-    """The database does not do it; the text says why, in one line."""
+    """The database does not do it; the text says why and what to do, in one line."""
 
 
 def prune(settings: ConsumerProcessSettings, order: Order, stop: Event, progress: Progress, summary: Summary) -> None:
@@ -43,6 +43,9 @@ def _prune(settings: ConsumerProcessSettings, order: Order, stop: Event, progres
             require_schema(database)
             Pruner(engine_for(database), order.limits, stop, dry=order.dry).prune(summary, progress)
     except DATABASE_ERRORS as error:
-        raise PruneFailed(f"the database does not do it: {describe(error)}") from error
+        if is_read_only(error):
+            raise PruneFailed(READ_ONLY) from error
+        advice = "what was done stays done, run it again"
+        raise PruneFailed(f"the database does not do it: {describe(error)}; {advice}") from error
     finally:
         database.close()

@@ -24,6 +24,8 @@ OTHER = "other"
 _COUNT = "SELECT count(*) FROM {table}"
 _ESTIMATE = "SELECT reltuples FROM pg_class WHERE oid = to_regclass(%s)"
 _RESULTS = "SELECT min(reported_at), max(reported_at) FROM report"
+_WITH_A_DATE = " WHERE reported_at >= '0001-01-01' AND reported_at < '10000-01-01'"
+"""On PostgreSQL, whose times can be `infinity` or of a year that Python does not have."""
 _REJECTED = "SELECT {reason}, count(*) FROM consumer_error WHERE consumed_at >= %s GROUP BY 1"
 
 
@@ -34,7 +36,8 @@ def read_database(database: Database, now: datetime, problems: list[Problem]) ->
     """
     missing = check_schema(database)
     tables = {name: _count(database, name) for name in _table_names()}
-    results = _within(database, SCAN_SECONDS, _RESULTS)
+    of_postgresql = isinstance(database, PostgresqlDatabase)
+    results = _within(database, SCAN_SECONDS, _RESULTS + (_WITH_A_DATE if of_postgresql else ""))
     since = now - timedelta(hours=1)
     rejected = _within(database, SCAN_SECONDS, _REJECTED.format(reason=_reason()), since)
     for what, found in (("results", results), ("rejected messages", rejected)):
@@ -42,7 +45,7 @@ def read_database(database: Database, now: datetime, problems: list[Problem]) ->
             problems.append(Problem("database", f"{what}: reading them took longer than {SCAN_SECONDS:g} s"))
     oldest, newest = results[0] if results else (None, None)
     return DatabaseStatus(
-        "postgresql" if isinstance(database, PostgresqlDatabase) else "sqlite",
+        "postgresql" if of_postgresql else "sqlite",
         Schema(SCHEMA_VERSION, missing),
         tables,
         _as_time(oldest),

@@ -5,7 +5,7 @@ import sqlite3
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
 from threading import Event
 from typing import Any, BinaryIO
@@ -21,6 +21,7 @@ from consumer_service.transfer.lines import (
     Header,
     Limits,
     LineWriter,
+    TimeRefused,
     ValueRefused,
     in_words,
     key_for_people,
@@ -33,6 +34,7 @@ from libaggregator.build import build_facts
 from libaggregator.clock import utc_now
 from libaggregator.settings import DatabaseSettings, Secret
 from libaggregator.storage.connections import open_reader
+from libaggregator.storage.faults import DATABASE_ERRORS
 from libaggregator.storage.models import SCHEMA_VERSION
 from libaggregator.storage.schema import require_schema
 
@@ -49,6 +51,8 @@ _BEGIN = """
     SET LOCAL idle_in_transaction_session_timeout = 0;
     SET LOCAL datestyle = 'ISO'
 """
+_COUNT_SECONDS = 60
+_REFUSED_TIME = "{column} < '0001-01-01' OR {column} >= '10000-01-01'"
 _VOTE_WITHOUT_REPORT = """
     SELECT cluster_id FROM cluster_rule_user_feedback
     WHERE NOT EXISTS (SELECT 1 FROM report WHERE report.cluster = cluster_rule_user_feedback.cluster_id) LIMIT 1
@@ -125,8 +129,8 @@ class _Snapshot(ABC):
         """Let the moment be now."""
 
     @abstractmethod
-    def read(self, table: Exported, add: Callable[[tuple[Any, ...], int], None]) -> None:
-        """Call `add` with each row of a table, in the order of its key, and with the bytes that it has about."""
+    def read(self, table: Exported, add: Callable[[tuple[Any, ...]], None]) -> None:
+        """Call `add` with each row of a table, in the order of its key."""
 
     def count(self, table: Exported) -> int:
         """Return how many rows a table has."""
@@ -152,15 +156,31 @@ class _PostgresqlSnapshot(_Snapshot):
         # before the first SELECT: a table that is rewritten after the snapshot was taken looks empty in it
         self._database.execute_sql(f"LOCK TABLE {tables} IN ACCESS SHARE MODE")
 
-    def read(self, table: Exported, add: Callable[[tuple[Any, ...], int], None]) -> None:
+    def read(self, table: Exported, add: Callable[[tuple[Any, ...]], None]) -> None:
         rows = _CopiedRows(table, add)
-        self._database.cursor().copy_expert(f"COPY ({self._select(table)}) TO STDOUT", rows)
+        try:
+            self._database.cursor().copy_expert(f"COPY ({self._select(table)}) TO STDOUT", rows)
+        except TimeRefused as error:
+            found = self._count_refused_times(table)
+            count = "" if found is None else f"; rows of {table.name} with such a time: {found}"
+            raise ValueRefused(f"{error}{count}") from None
+
+    def _count_refused_times(self, table: Exported) -> int | None:
+        """Return how many rows have a time that can't be exported, None if that takes too long."""
+        condition = " OR ".join(_REFUSED_TIME.format(column=table.columns[place]) for place in table.times)
+        with suppress(*DATABASE_ERRORS):
+            # in another session: that of the export is in the middle of a COPY
+            self._database.close()
+            self._database.execute_sql(f"SET statement_timeout = '{_COUNT_SECONDS}s'")
+            (found,) = self._database.execute_sql(f"SELECT count(*) FROM {table.name} WHERE {condition}").fetchone()  # noqa: S608
+            return int(found)
+        return None
 
 
 class _CopiedRows:
     """Takes the rows of COPY in its text format, one a call."""
 
-    def __init__(self, table: Exported, add: Callable[[tuple[Any, ...], int], None]) -> None:
+    def __init__(self, table: Exported, add: Callable[[tuple[Any, ...]], None]) -> None:
         self._add = add
         self._columns = [int if kind in INTEGER_BYTES else _unescaped for kind in table.table.columns.values()]
 
@@ -169,7 +189,7 @@ class _CopiedRows:
         row = tuple(
             [None if text == r"\N" else convert(text) for convert, text in zip(self._columns, texts, strict=True)]
         )
-        self._add(row, len(line))
+        self._add(row)
 
 
 def _unescaped(text: str) -> str:
@@ -190,15 +210,14 @@ class _SqliteSnapshot(_Snapshot):
                 " cluster, which its foreign key demands"
             )
 
-    def read(self, table: Exported, add: Callable[[tuple[Any, ...], int], None]) -> None:
+    def read(self, table: Exported, add: Callable[[tuple[Any, ...]], None]) -> None:
         expected = row_type(table, Limits())
-        longest = table.columns.index(table.table.long_text or table.columns[0])
         for row in self._rows(table):
             try:
                 msgspec.convert(row, expected)
             except msgspec.ValidationError as error:
                 raise ValueRefused(f"{place_of(table, row)}: {in_words(error, table, row)}") from None
-            add(row, len(str(row[longest])))
+            add(row)
 
     def _rows(self, table: Exported) -> Iterator[tuple[Any, ...]]:
         cursor = self._database.execute_sql(self._select(table))

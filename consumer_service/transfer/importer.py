@@ -4,6 +4,8 @@ A cluster that has a report in the database keeps all that it has of it. Everyth
 that an import can be broken off anywhere and done again, and that a newer report is never undone (`docs/export.md`).
 """
 
+import sqlite3
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
@@ -15,11 +17,11 @@ from consumer_service.engines import Engine, Row, engine_for
 from consumer_service.statements import Upsert
 from consumer_service.transfer.exporter import Progress, Stopped
 from consumer_service.transfer.files import ExportFile
-from consumer_service.transfer.lines import Block, Limits, LineReader
+from consumer_service.transfer.lines import Block, FileRefused, Limits, LineReader, place_of
 from consumer_service.transfer.tables import EXPORTED, Exported
 from libaggregator.settings import DatabaseSettings
 from libaggregator.storage.connections import open_writer
-from libaggregator.storage.faults import DATABASE_ERRORS, Fault, describe, fault_of, sqlstate_of
+from libaggregator.storage.faults import DATABASE_ERRORS, READ_ONLY, Fault, describe, fault_of, sqlstate_of
 from libaggregator.storage.schema import require_schema
 
 _ATTEMPTS = 10
@@ -39,6 +41,8 @@ _LOCK_OUT_CONSUMERS = "LOCK TABLE report IN EXCLUSIVE MODE"
 
 A consumer that read which hits a new cluster has must not be given others before it wrote the report.
 """
+_REPORT = "report"
+_VOTES = "cluster_rule_user_feedback"
 _DELETE_OF_MOVED = tuple(
     f"""
 WITH wanted (org_id, cluster_id) AS ({{wanted}})
@@ -61,8 +65,16 @@ class DatabaseRefused(Exception):
     """The database can't be imported into; the text says why, and what to do. Nothing was written."""
 
 
+class DatabaseReadOnly(Exception):
+    """The database takes no changes (`libaggregator.storage.faults.READ_ONLY`). Nothing was written."""
+
+
 class ImportBroken(Exception):
     """The import could not go on; the text says why, in one line. What was written stays."""
+
+
+class RowRefused(ImportBroken):
+    """The database refuses a row of the file, as it would again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +96,9 @@ class Summary:
 def import_file(settings: DatabaseSettings, order: Order, stop: Event, progress: Progress, summary: Summary) -> None:
     """Check a file and write its rows to a database, which has to be empty unless `order.merge` is set.
 
-    Counts in `summary`, whatever happens. Raises SettingsError, SchemaError, DatabaseRefused or FileRefused before
-    anything is written, OSError if the file can't be read, Stopped after `stop` was set, one of DATABASE_ERRORS or
-    ImportBroken: what was written stays then.
+    Counts in `summary`, whatever happens. Raises SettingsError, SchemaError, DatabaseRefused, DatabaseReadOnly or
+    FileRefused before anything is written, OSError if the file can't be read, Stopped after `stop` was set, one of
+    DATABASE_ERRORS or ImportBroken: what was written stays then.
     """
     with ThreadPoolExecutor(1, "import") as pool:
         # in another thread, so that signals are heard even while the driver of the database blocks in a call
@@ -103,7 +115,7 @@ def _import(settings: DatabaseSettings, order: Order, stop: Event, progress: Pro
         # a check may take long, and firewalls forget a connection over which nothing goes
         database.close()
         with closing(ExportFile(order.name)) as file:
-            rows = _check(file, limits, stop, progress)
+            rows = _check(file, limits, _Reports(database), stop, progress)
             importer = _Importer(database, summary)
             with progress("Importing", rows) as advance:
                 for block in LineReader(file.open(), limits).blocks():
@@ -114,17 +126,65 @@ def _import(settings: DatabaseSettings, order: Order, stop: Event, progress: Pro
         _tell_planner(database, [table for table, added in summary.added.items() if added])
 
 
-def _check(file: ExportFile, limits: Limits, stop: Event, progress: Progress) -> int:
+def _check(file: ExportFile, limits: Limits, reports: "_Reports", stop: Event, progress: Progress) -> int:
     """Read the whole file, and return how many rows it has."""
     reader = LineReader(file.open(), limits)
     passed = 0
-    with progress("Checking", file.size) as advance:
-        for _ in reader.blocks():
+    with progress("Checking", file.size) as advance, closing(reports):
+        for block in reader.blocks():
             if stop.is_set():
                 raise Stopped
+            if block.table.name == _REPORT:
+                reports.keep(block)
+            elif block.table.name == _VOTES:
+                reports.refuse_votes_without(block)
             advance(file.position - passed)
             passed = file.position
     return sum(reader.counts.values())
+
+
+class _Reports:
+    """The clusters that have a report in a file, outside of memory, and in the database to which it goes."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        # without a name: SQLite keeps some of it in memory, the rest in a temporary file of its own
+        # https://www.sqlite.org/inmemorydb.html#temp_db
+        self._of_file = sqlite3.connect("")
+        self._of_file.execute("CREATE TABLE report (cluster TEXT PRIMARY KEY) WITHOUT ROWID")
+
+    def keep(self, reports: Block) -> None:
+        """Remember the clusters of reports; raises ImportBroken where there is no room for temporary files."""
+        try:
+            self._of_file.executemany("INSERT INTO report VALUES (?)", map(reports.table.key_of, reports.rows))
+        except sqlite3.Error as error:
+            raise ImportBroken(f"a temporary file for the clusters of its reports can't be written: {error}") from None
+
+    def refuse_votes_without(self, votes: Block) -> None:
+        """Raise FileRefused at the first vote whose cluster has no report, neither in the file nor in the database."""
+        place = votes.table.columns.index("cluster_id")
+        clusters = dict.fromkeys(row[place] for row in votes.rows)
+        missing = self._without_report(clusters)
+        for line, row in enumerate(votes.rows, votes.first_line):
+            if row[place] in missing:
+                problem = "the table report has no such cluster, which its foreign key demands"
+                raise FileRefused(f"line {line}: {place_of(votes.table, row)}: {problem}")
+
+    def close(self) -> None:
+        """Forget them."""
+        self._of_file.close()
+
+    def _without_report(self, clusters: Iterable[str]) -> set[str]:
+        select = "SELECT 1 FROM report WHERE cluster = {}"
+        of_file = select.format("?")
+        missing = [cluster for cluster in clusters if not self._of_file.execute(of_file, (cluster,)).fetchone()]
+        if not missing:
+            return set()
+        of_database = select.format(self._database.param)
+        with self._database.connection_context():
+            return {
+                cluster for cluster in missing if not self._database.execute_sql(of_database, (cluster,)).fetchone()
+            }
 
 
 class _Importer:
@@ -142,9 +202,9 @@ class _Importer:
         try:
             self._add(block.table, block.rows)
         except DATABASE_ERRORS as error:
-            if fault_of(error) is Fault.VALUES:
-                self._find_refused(block)
-            raise
+            if fault_of(error) is not Fault.VALUES:
+                raise
+            self._add_singly(block)
 
     def _add(self, table: Exported, rows: list[Row]) -> None:
         for attempt in range(1, _ATTEMPTS + 1):
@@ -168,15 +228,15 @@ class _Importer:
                     self._engine.run(statement, owners)
             return added
 
-    def _find_refused(self, block: Block) -> None:
-        """Write the rows one by one, to name the one that the database does not take."""
+    def _add_singly(self, block: Block) -> None:
+        """Add the rows one by one, to name the one that the database does not take."""
         for number, row in enumerate(block.rows, block.first_line):
             try:
                 self._add(block.table, [row])
             except DATABASE_ERRORS as error:
                 if fault_of(error) is not Fault.VALUES:
                     raise
-                raise ImportBroken(
+                raise RowRefused(
                     f"line {number}: table {block.table.name}: the database refuses it: {describe(error)}"
                 ) from None
 
@@ -187,9 +247,15 @@ def _upsert(table: Exported) -> Upsert:
 
 
 def _limits_of(database: Database) -> Limits:
-    """Return what a database can hold; DatabaseRefused if the role may not do what an import does."""
+    """Return what a database can hold.
+
+    Raises DatabaseReadOnly, and DatabaseRefused if the role may not do what an import does.
+    """
     if not isinstance(database, PostgresqlDatabase):
         return Limits()
+    # asked before the file is checked, which may take long
+    if database.execute_sql("SHOW transaction_read_only").fetchone() == ("on",):
+        raise DatabaseReadOnly(READ_ONLY)
     _refuse_role(database)
     sizes: dict[str, int] = {}
     for table in EXPORTED:

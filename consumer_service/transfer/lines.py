@@ -18,13 +18,21 @@ from libaggregator.storage.models import SCHEMA_VERSION
 FORMAT = "insights-results-aggregator-export"
 FORMAT_VERSION = 1
 
-_BLOCK_ROWS = 5000
+_BLOCK_ROWS = _MOST_ROWS = 5000
 _BLOCK_BYTES = 4 * 1024 * 1024
-_LONGEST_HEADER = 64 * 1024
+_LONGEST_ROW = 128 * 1024 * 1024
+"""Bytes; a message of 64,000,000 bytes fits, whose every byte is escaped once when its JSON becomes a string."""
+_LONGEST_CONTROL = 64 * 1024
+_LONGEST_REASON = 1000
 _SHOWN_CHARACTERS = 60
-_STORED_TIME = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2})[ T]([0-9]{2}:[0-9]{2}:[0-9]{2})(?:\.([0-9]{1,6}))?")
-_TIME_CHARACTERS = len("2026-05-01T08:00:00.000000Z")
+_LONGEST_SHOWN = 1024 * 1024
+"""Bytes of a row up to which a wrong value is looked up: whatever is in it, that takes little memory."""
+_DATE, _TIME = "[0-9]{4}-[0-9]{2}-[0-9]{2}", "(?!24)[0-9]{2}:[0-9]{2}:[0-9]{2}"
+_STORED_TIME = re.compile(rf"({_DATE})[ T]({_TIME})(?:\.([0-9]{{1,6}}))?")
+_FILE_TIME = re.compile(rf"({_DATE}T{_TIME}\.[0-9]{{6}})Z")
 _NUL_IN_JSON = b"\\u0000"
+_UNREADABLE = (ValueError, RecursionError)
+"""What decoding raises: msgspec.MsgspecError, UnicodeDecodeError, and RecursionError where brackets are nested."""
 _AT_COLUMN = re.compile(r"(.*?)(?: - at `\$\[([0-9]+)\]`)?", re.DOTALL)
 
 
@@ -74,6 +82,10 @@ class ValueRefused(Exception):
     """A row holds what an export can't; the text names table, row, column and value."""
 
 
+class TimeRefused(ValueRefused):
+    """A time is none of the years 1 to 9999."""
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """What a database can hold: whether NUL in texts, and bytes of integer columns (`table.column`)."""
@@ -109,14 +121,18 @@ def time_in_file(text: str) -> str:
 @lru_cache(maxsize=4096)
 def time_from_file(text: str) -> datetime:
     """Return a time of the file, without a zone; ValueError if it has another form, or if there is no such time."""
-    if len(text) != _TIME_CHARACTERS or text[10] != "T" or text[-1] != "Z":
+    parts = _FILE_TIME.fullmatch(text)
+    if not parts:
         raise ValueError("expected a time of the form YYYY-MM-DDThh:mm:ss.ffffffZ")
-    return datetime.fromisoformat(text[:-1])
+    return datetime.fromisoformat(parts[1])
 
 
 def shown(value: object) -> str:
     """Return a value as errors show it."""
-    text = repr(value)
+    try:
+        text = repr(value)
+    except RecursionError:
+        text = f"a {type(value).__name__} that is nested too deep to be shown"
     return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}..."
 
 
@@ -155,8 +171,8 @@ class LineWriter:
         self._encoder = msgspec.json.Encoder()
         self._counts: dict[str, int] = {}
         self._table = EXPORTED[0]
-        self._rows: list[Sequence[Any]] = []
-        self._held_bytes = 0
+        self._block = bytearray()
+        self._block_rows = 0
         self._write_line(header)
 
     def begin(self, table: Exported) -> None:
@@ -165,19 +181,23 @@ class LineWriter:
         self._counts[table.name] = 0
         self._write_line(_Begin(table.name))
 
-    def add(self, row: tuple[Any, ...], size: int) -> None:
-        """Write a row of the table, whose times are text as databases show them; `size` is about its bytes.
+    def add(self, row: tuple[Any, ...]) -> None:
+        """Write a row of the table, whose times are text as databases show them.
 
-        Raises ValueRefused if a value can't be written.
+        Raises ValueRefused if it can't be written.
         """
-        self._rows.append(_with_times(self._table, row) if self._table.times else row)
-        self._held_bytes += size
-        if len(self._rows) >= _BLOCK_ROWS or self._held_bytes >= _BLOCK_BYTES:
+        begin = len(self._block)
+        self._encoder.encode_into(_with_times(self._table, row) if self._table.times else row, self._block, begin)
+        self._block += b"\n"
+        if len(self._block) - begin > _LONGEST_ROW:
+            raise ValueRefused(f"{place_of(self._table, row)}: longer than {_LONGEST_ROW} bytes as JSON")
+        self._block_rows += 1
+        if self._block_rows >= _BLOCK_ROWS or len(self._block) >= _BLOCK_BYTES:
             self._write_rows()
 
     def finish_table(self) -> None:
         """Write what is left of the table."""
-        if self._rows:
+        if self._block:
             self._write_rows()
 
     def end(self) -> dict[str, int]:
@@ -186,17 +206,17 @@ class LineWriter:
         return self._counts
 
     def _write_rows(self) -> None:
-        rows = self._rows
-        self._write(self._encoder.encode_lines(rows))
-        self._counts[self._table.name] += len(rows)
+        rows = self._block_rows
+        self._write(self._block)
+        self._counts[self._table.name] += rows
         self._write_line(_Check(self._counts[self._table.name], self._hash.hexdigest()))
-        self._rows, self._held_bytes = [], 0
-        self._after_block(len(rows))
+        self._block, self._block_rows = bytearray(), 0
+        self._after_block(rows)
 
     def _write_line(self, content: msgspec.Struct) -> None:
         self._write(self._encoder.encode(content) + b"\n")
 
-    def _write(self, lines: bytes) -> None:
+    def _write(self, lines: bytes | bytearray) -> None:
         self._hash.update(lines)
         self._file.write(lines)
 
@@ -209,7 +229,7 @@ def _with_times(table: Exported, row: tuple[Any, ...]) -> list[Any]:
             try:
                 written[place] = time_in_file(value)
             except ValueError as error:
-                raise ValueRefused(
+                raise TimeRefused(
                     f"{place_of(table, row)}: {table.columns[place]}: {error}, got {shown(value)}"
                 ) from None
     return written
@@ -229,6 +249,7 @@ class LineReader:
         self._decoder: Any = None
         self._last_key: tuple[Any, ...] = ()
         self._rows: list[tuple[Any, ...]] = []
+        self._held_bytes = 0
         self._counts: dict[str, int] = {}
 
     def blocks(self) -> Iterator[Block]:
@@ -264,24 +285,23 @@ class LineReader:
     def _read_header(self) -> None:
         self._number = 1
         try:
-            line = self._file.readline(_LONGEST_HEADER)
+            line = self._file.readline(_LONGEST_CONTROL)
         except BrokenCompression as error:
             raise self._refused(str(error)) from None
         try:
             name = msgspec.json.decode(line, type=_Name)
-        except msgspec.MsgspecError:
+        except _UNREADABLE:
             name = None
         if name is None or name.format != FORMAT:
             raise self._refused("not an export of this program, or cut within its first line")
         if name.format_version > FORMAT_VERSION:
-            raise self._refused(
-                f"made by a newer version of this program ({name.program_version}): format version"
-                f" {name.format_version}, this one knows {FORMAT_VERSION}"
-            )
+            raise self._refused_as_newer(name, f"format version {name.format_version}", FORMAT_VERSION)
         try:
             header = msgspec.json.decode(line, type=Header)
-        except msgspec.MsgspecError as error:
+        except _UNREADABLE as error:
             raise self._refused(f"broken header: {error}") from None
+        if header.schema_version > SCHEMA_VERSION:
+            raise self._refused_as_newer(name, f"schema version {header.schema_version}", SCHEMA_VERSION)
         if header.format_version != FORMAT_VERSION or header.schema_version != SCHEMA_VERSION:
             raise self._refused(
                 f"format version {header.format_version} with schema version {header.schema_version}, expected"
@@ -289,6 +309,11 @@ class LineReader:
             )
         self._compare_tables(header.tables)
         self._hash.update(line)
+
+    def _refused_as_newer(self, name: _Name, found: str, known: int) -> FileRefused:
+        return self._refused(
+            f"made by a newer version of this program ({name.program_version}): {found}, this one knows {known}"
+        )
 
     def _compare_tables(self, found: dict[str, list[str]]) -> None:
         ours = {table.name: list(table.columns) for table in EXPORTED}
@@ -303,11 +328,13 @@ class LineReader:
     def _read_line(self) -> bytes:
         self._number += 1
         try:
-            line = self._file.readline()
+            line = self._file.readline(_LONGEST_ROW + 1)
         except BrokenCompression as error:
             raise self._refused(str(error)) from None
         if not line:
             raise self._refused("the file ends before its last line: it was cut")
+        if len(line) > _LONGEST_ROW:
+            raise self._refused(f"longer than {_LONGEST_ROW} bytes")
         if not line.endswith(b"\n"):
             raise self._refused("the file ends within a line: it was cut")
         return line
@@ -319,17 +346,17 @@ class LineReader:
             (b'{"end":', _End),
         )
         for beginning, kind in kinds:
-            if line.startswith(beginning):
+            if line.startswith(beginning) and len(line) <= _LONGEST_CONTROL:
                 try:
                     return msgspec.json.decode(line, type=kind)
-                except msgspec.MsgspecError as error:
+                except _UNREADABLE as error:
                     raise self._refused(f"broken: {error}") from None
         raise self._refused(f"neither a row nor anything else of an export: {shown(line[:_SHOWN_CHARACTERS])}")
 
     def _decode(self, line: bytes, table: Exported) -> tuple[Any, ...]:
         try:
             row: tuple[Any, ...] = self._decoder.decode(line)
-        except msgspec.MsgspecError as error:
+        except _UNREADABLE as error:
             raise self._refused(f"table {table.name}: {in_words(error, table, _values(line))}") from None
         if not self._limits.takes_nul and _NUL_IN_JSON in line:
             for name, value in zip(table.columns, row, strict=True):
@@ -359,6 +386,8 @@ class LineReader:
     def _take_row(self, line: bytes) -> None:
         if self._table is None:
             raise self._refused("a row before the first table")
+        if len(self._rows) >= _MOST_ROWS or self._held_bytes >= _LONGEST_ROW:
+            raise self._refused(f"expected a checksum after {len(self._rows)} rows")
         row = self._decode(line, self._table)
         key = self._table.key_of(row)
         if key <= self._last_key:
@@ -366,6 +395,7 @@ class LineReader:
             raise self._refused(f"{place_of(self._table, row)}: {problem}")
         self._last_key = key
         self._rows.append(row)
+        self._held_bytes += len(line)
 
     def _finish_block(self, check: _Check) -> Block:
         self._check(check.sha256)
@@ -375,7 +405,7 @@ class LineReader:
         self._counts[name] += len(rows)
         if self._counts[name] != check.rows:
             raise self._refused(f"counts {check.rows} rows of {name}, but there are {self._counts[name]}")
-        self._rows = []
+        self._rows, self._held_bytes = [], 0
         return Block(self._table, self._number - len(rows), rows)
 
     def _check(self, sha256: str) -> None:
@@ -385,6 +415,7 @@ class LineReader:
         self._checked_line = self._number
 
     def _finish(self, end: _End) -> None:
+        self._check(end.sha256)
         if missing := [table.name for table in EXPORTED if table.name not in self._counts]:
             raise self._refused(f"the last line, but no table {missing[0]}")
         if end.end != self._counts:
@@ -398,22 +429,27 @@ class LineReader:
             raise self._refused("more after the last line")
 
     def _refused(self, reason: str) -> FileRefused:
-        return FileRefused(f"line {self._number}: {reason}")
+        # names and texts of the file are a part of some
+        line = "".join(one if one.isprintable() else ascii(one)[1:-1] for one in reason[:_LONGEST_REASON])
+        return FileRefused(f"line {self._number}: {line}")
 
 
-def in_words(error: msgspec.MsgspecError, table: Exported, row: Sequence[Any]) -> str:
+def in_words(error: Exception, table: Exported, row: Sequence[Any]) -> str:
     """Return what is wrong with a row, with the name of the column and its value instead of its place."""
     parts = _AT_COLUMN.fullmatch(str(error))
-    if not parts or parts[2] is None or int(parts[2]) >= len(row):
+    if not parts or parts[2] is None:
         return str(error)
     place = int(parts[2])
-    return f"{table.columns[place]}: {parts[1]}: {shown(row[place])}"
+    value = f": {shown(row[place])}" if place < len(row) else ""
+    return f"{table.columns[place]}: {parts[1]}{value}"
 
 
 def _values(line: bytes) -> Sequence[Any]:
     """Return what is in a line with a row, nothing if that can't be told."""
+    if len(line) > _LONGEST_SHOWN:
+        return ()
     try:
         values: list[Any] = msgspec.json.decode(line)
-    except msgspec.MsgspecError:
+    except _UNREADABLE:
         return ()
     return values

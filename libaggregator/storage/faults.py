@@ -23,8 +23,12 @@ class Fault(enum.Enum):
     STATEMENT = "the program: a statement is wrong for this schema or this role"
 
 
+READ_ONLY = "the database is read-only, as a replica is: database.url has to name the primary"
+"""What to tell whoever gave a command to a database that is read-only."""
+
 _VALUES_CLASSES = ("22", "23", "54")
 _UNIQUE_VIOLATION = "23505"
+_READ_ONLY_TRANSACTION = "25006"
 _INSUFFICIENT_PRIVILEGE = "42501"
 _LOCK_NOT_AVAILABLE = "55P03"
 _QUERY_CANCELED = "57014"
@@ -66,6 +70,11 @@ def is_lock_held(error: BaseException) -> bool:
     """Whether somebody else kept a lock for longer than this session waits: doing it again a bit later is right."""
     code = getattr(_driver_error(error), "sqlite_errorcode", None)
     return sqlstate_of(error) == _LOCK_NOT_AVAILABLE or code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_BUSY_SNAPSHOT)
+
+
+def is_read_only(error: BaseException) -> bool:
+    """Whether PostgreSQL takes no changes in this session, as a replica does: another server has to be given them."""
+    return sqlstate_of(error) == _READ_ONLY_TRANSACTION
 
 
 def is_want_of_right(error: BaseException) -> bool:

@@ -143,19 +143,29 @@ def test_what_was_exported_is_imported_through_a_pipe(run: Run, tmp_path: Path) 
 
 
 class TestRefusals:
-    def test_each_has_its_exit_status_and_one_line(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    @pytest.fixture
+    def in_this_process(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Let commands leave signals and logs of this process as they are."""
         for module in (export, import_):
             monkeypatch.setattr(module, "on_first_signal", lambda stop: lambda: None)
             monkeypatch.setattr(module.logs, "configure", lambda settings: None)
+
+    def test_each_has_its_exit_status_and_one_line(self, in_this_process: None, tmp_path: Path) -> None:
         url = migrate_database(sqlite_url_in(tmp_path))
         away = f"postgresql://u:{PASSWORD}@127.0.0.1:{free_port()}/x"
         good, cut, newer = tmp_path / "good.jsonl", tmp_path / "cut.jsonl", tmp_path / "newer.jsonl"
         good.write_bytes(export_of(rows_of(1)))
         cut.write_bytes(export_of(rows_of(1))[:-40])
+        flipped, nested = tmp_path / "flipped.jsonl.gz", tmp_path / "nested.jsonl"
+        beginning = b"".join(export_of(rows_of(1)).splitlines(keepends=True)[:2])
+        flipped.write_bytes(gzip.compress(export_of(rows_of(1)).replace(b'"K"', b'"\xff"', 1)))
+        nested.write_bytes(beginning + b"[" * 100_000 + b"\n")
         newer.write_text(json.dumps({"format": "insights-results-aggregator-export", "format_version": 2}) + "\n")
         for at, command, file, status, said in (
             (url, "import", cut, 2, f"error: {cut}: line 24: the file ends within a line: it was cut"),
             (url, "import", newer, 2, f"error: {newer}: line 1: made by a newer version of this program"),
+            (url, "import", flipped, 2, f"error: {flipped}: line 3: table rule_hit: 'utf-8' codec can't decode"),
+            (url, "import", nested, 2, f"error: {nested}: line 3: table rule_hit: "),
             (url, "import", tmp_path / "none", 1, "none can't be read: No such file or directory"),
             (url, "export", good, 2, "is there already, --force replaces it"),
             (url, "export", tmp_path / "none" / "x.jsonl", 1, "can't be written: No such file or directory"),
@@ -169,6 +179,21 @@ class TestRefusals:
             assert len(result.output.splitlines()) == 1, result.output
             assert PASSWORD not in result.output
         assert tables_of(url)["report"] == []
+
+    def test_at_a_row_that_would_be_refused_again_the_same_file_is_not_advised(
+        self, in_this_process: None, tmp_path: Path
+    ) -> None:
+        url, file = migrate_database(sqlite_url_in(tmp_path)), tmp_path / "good.jsonl"
+        file.write_bytes(export_of(rows_of(1)))
+        database = open_database(url)
+        database.execute_sql("CREATE TRIGGER t BEFORE INSERT ON report_info BEGIN SELECT RAISE(ABORT, 'no'); END")
+        database.close()
+        result = CliRunner().invoke(main, ["import", str(file)], env={"AGGREGATOR_DATABASE__URL": url})
+        assert result.exit_code == 1
+        assert result.output.splitlines()[-1] == (
+            f"Error: {file}: line 11: table report_info: the database refuses it: no; what was written stays,"
+            " mend the row where it was exported, and give --merge a new export"
+        )
 
     @pytest.mark.long
     @pytest.mark.parametrize("name", ["x.jsonl", "x.jsonl.gz", "x.jsonl.zst"])

@@ -162,6 +162,33 @@ class TestPrune:
         expected = f"Invalid value for '--older-than': {value!r}: expected a number above zero"
         assert expected in result.output
 
+    @pytest.mark.parametrize("option", ["--older-than", "--errors-older-than"])
+    def test_a_limit_that_is_given_twice_is_refused(self, option: str) -> None:
+        result = CliRunner().invoke(main, ["prune", option, "60d", f"{option}=1d"])
+        assert result.exit_code == 2
+        assert f"Invalid value for '{option}': given 2 times, expected once" in result.output
+
+    def test_a_read_only_database_is_told_in_one_line(self, start: Start, postgresql_url: str) -> None:
+        fill(migrate_database(postgresql_url), [61 * DAY])
+        read_only = f"{postgresql_url}?options=-c%20default_transaction_read_only%3Don"
+        expected = "Error: the database is read-only, as a replica is: database.url has to name the primary"
+        assert printed(start("prune", "--older-than", "60d", DATABASE__URL=read_only), 1)[-1] == expected
+        assert counts(postgresql_url, "report") == [1]
+
+    @pytest.mark.long
+    def test_so_it_and_import_are_on_a_replica(
+        self, start: Start, own_postgresql: PostgresqlServer, tmp_path: Path
+    ) -> None:
+        url = migrate_database(own_postgresql.create_database())
+        fill(url, [61 * DAY])
+        file = tmp_path / "export.jsonl"
+        assert printed(start("export", str(file), DATABASE__URL=url))
+        own_postgresql.demote()
+        expected = "Error: the database is read-only, as a replica is: database.url has to name the primary"
+        assert printed(start("prune", "--older-than", "60d", DATABASE__URL=url), 1)[-1] == expected
+        imported = start("import", "--merge", str(file), DATABASE__URL=url)
+        assert printed(imported, 1) == [f"{expected}; nothing was written"]
+
     def test_a_time_before_the_year_1_is_refused(self) -> None:
         result = CliRunner().invoke(main, ["prune", "--errors-older-than", "999999w"])
         assert (result.exit_code, result.output) == (2, "error: --errors-older-than: that is before the year 1\n")

@@ -45,6 +45,19 @@ def test_rows_are_counted_and_results_are_told_by_when_they_were_stored(database
     assert status.newest_result == datetime(2026, 5, 1, 8, 0, 0, 250_000, tzinfo=UTC)
 
 
+@pytest.mark.parametrize("time", ["infinity", "-infinity", "20000-01-01 00:00:00", "0044-03-15 00:00:00 BC"])
+def test_what_is_no_date_is_neither_the_oldest_nor_the_newest_result(shared_url: str, time: str) -> None:
+    database = open_database(shared_url)
+    with database.atomic():
+        empty_tables(database)
+    add_cluster(database, CLUSTER, NOON)
+    add(database, "report", cluster="never", reported_at=time)
+    status = read_database(database, NOON, [])
+    database.close()
+    assert status.oldest_result == status.newest_result == NOON.replace(tzinfo=UTC)
+    assert status.tables["report"] == Rows(2, exact=True)
+
+
 def test_rejected_messages_of_the_last_hour_are_counted_by_reason_and_free_text_is_other(database: Database) -> None:
     hour = timedelta(hours=1)
     errors = [

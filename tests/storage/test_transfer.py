@@ -15,7 +15,15 @@ from hypothesis import Phase, example, given, settings
 from consumer_service.transfer import importer, lines
 from consumer_service.transfer.exporter import Stopped, _PostgresqlSnapshot, export
 from consumer_service.transfer.files import BadName
-from consumer_service.transfer.importer import DatabaseRefused, ImportBroken, Order, Summary, import_file
+from consumer_service.transfer.importer import (
+    DatabaseReadOnly,
+    DatabaseRefused,
+    ImportBroken,
+    Order,
+    RowRefused,
+    Summary,
+    import_file,
+)
 from consumer_service.transfer.lines import FileRefused, ValueRefused
 from consumer_service.writer import Writer
 from libaggregator.settings import DatabaseSettings, Secret
@@ -273,10 +281,16 @@ class TestExport:
     def test_a_time_of_postgresql_that_is_not_of_the_years_1_to_9999_is_named(
         self, on_postgresql: Place, time: str
     ) -> None:
-        store(on_postgresql, messages(1))
-        on_postgresql.database.execute_sql("UPDATE report SET gathered_at = %s", (time,))
-        with pytest.raises(ValueRefused, match=r"table report, row with cluster .*: gathered_at: expected a time"):
+        store(on_postgresql, messages(4))
+        on_postgresql.database.execute_sql("UPDATE report SET gathered_at = %s WHERE cluster > %s", (time, CLUSTERS[1]))
+        on_postgresql.database.execute_sql(
+            "UPDATE report SET reported_at = '-infinity' WHERE cluster IN (%s, %s)", (CLUSTERS[0], CLUSTERS[3])
+        )
+        expected = f"table report, row with cluster '{CLUSTERS[0]}': reported_at: expected a time"
+        with pytest.raises(ValueRefused) as refused:
             on_postgresql.export()
+        assert str(refused.value).startswith(expected)
+        assert str(refused.value).endswith("got '-infinity'; rows of report with such a time: 3")
 
     def test_without_a_schema_it_is_refused(self, tmp_path: Path) -> None:
         with pytest.raises(SchemaError, match=r"migrate"):
@@ -284,6 +298,13 @@ class TestExport:
 
 
 class TestImport:
+    def test_a_read_only_database_is_told_before_the_file_is_checked(self, on_postgresql: Place) -> None:
+        read_only = Place(f"{on_postgresql.url}?options=-c%20default_transaction_read_only%3Don", on_postgresql.folder)
+        with pytest.raises(
+            DatabaseReadOnly, match=r"read-only, as a replica is: database\.url has to name the primary"
+        ):
+            read_only.take(b"no export")
+
     def test_a_database_with_rows_is_refused(self, place: Place) -> None:
         content = export_of({"report": [(1, "b", "{}", AT, AT, 0, None)]})
         fill(place.database, {"rule_disable": [("1", "r", "K", None, AT, None)]})
@@ -329,9 +350,62 @@ class TestImport:
         """Only PostgreSQL knows what it can compress to fit an index."""
         rows = [(1, "a", "r", "K", "1", AT), (1, "b", TOO_LONG.component, "K", "1", AT), (1, "c", "r", "K", "1", AT)]
         content = export_of({"rule_hit": rows})
-        with pytest.raises(ImportBroken, match=r"^line 4: table rule_hit: the database refuses it: index row"):
+        with pytest.raises(RowRefused, match=r"^line 4: table rule_hit: the database refuses it: index row"):
             on_postgresql.take(content)
         assert [row[1] for row in read_tables(on_postgresql.database)["rule_hit"]] == ["a"]
+
+    def test_rows_that_are_taken_one_by_one_are_no_reason_to_end(
+        self, place: Place, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        write_once = importer._Importer._write_once
+
+        def refuse_several(self: Any, table: Any, rows: Any) -> int:
+            if len(rows) > 1:
+                raise sqlite3.DataError("too much at once")
+            return write_once(self, table, rows)
+
+        monkeypatch.setattr(importer._Importer, "_write_once", refuse_several)
+        store(place, messages(2))
+        content, expected = place.export(), read_tables(place.database)
+        place.empty()
+        place.take(content)
+        assert read_tables(place.database) == expected
+
+    def test_a_vote_needs_its_report_in_the_file_or_in_the_database(
+        self, place: Place, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(lines, "_BLOCK_ROWS", 2)
+        votes = [(cluster, "r", "u", "", 1, AT, AT, "", "1") for cluster in ("a", "b", "c", "d")]
+        reports = [(1, cluster, "{}", AT, AT, 0, None) for cluster in ("a", "b", "d")]
+        content = export_of({"report": reports, "cluster_rule_user_feedback": votes})
+        number = next(number for number, line in enumerate(content.splitlines(), 1) if line.startswith(b'["c"'))
+        for merge in (False, True):
+            with pytest.raises(FileRefused) as refused:
+                place.take(content, merge=merge)
+            assert str(refused.value) == (
+                f"line {number}: table cluster_rule_user_feedback, row with cluster_id 'c', rule_id 'r', user_id 'u',"
+                " error_key '': the table report has no such cluster, which its foreign key demands"
+            )
+        assert read_tables(place.database)["report"] == []
+        fill(place.database, {"report": [(1, "c", "{}", AT, AT, 0, None)]})
+        assert place.take(content, merge=True).added["cluster_rule_user_feedback"] == 4
+
+    def test_without_room_for_temporary_files_nothing_is_written(
+        self, on_sqlite: Place, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        store(on_sqlite, messages(1))
+        content = on_sqlite.export()
+        on_sqlite.empty()
+        reports = importer._Reports.__init__
+
+        def full(self: Any, *arguments: Any) -> None:
+            reports(self, *arguments)
+            self._of_file.execute("PRAGMA query_only = 1")
+
+        monkeypatch.setattr(importer._Reports, "__init__", full)
+        with pytest.raises(ImportBroken, match="a temporary file for the clusters of its reports can't be written: "):
+            on_sqlite.take(content)
+        assert read_tables(on_sqlite.database)["rule_hit"] == []
 
     def test_one_that_is_broken_off_goes_on(self, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
         store(place, messages(12))

@@ -34,7 +34,7 @@ def export_of(rows: Rows, header: Header = HEADER) -> bytes:
     for table in EXPORTED:
         writer.begin(table)
         for row in rows.get(table.name, ()):
-            writer.add(row, 0)
+            writer.add(row)
         writer.finish_table()
     writer.end()
     return file.getvalue()
