@@ -45,5 +45,5 @@ class Duration(click.ParamType):  # type: ignore[type-arg]  # generic since clic
         """Return the length of time; fails, naming the value, if it is none."""
         match = re.fullmatch("([0-9]{1,6})([wdh])", str(value))
         if not match or not int(match[1]):
-            self.fail(f"{value!r}: expected a number above zero and w, d or h, as in 60d", parameter, context)
+            self.fail(f"{value!r}: expected a number from 1 to 999999 and w, d or h, as in 60d", parameter, context)
         return timedelta(**{_UNITS[match[2]]: int(match[1])})

@@ -146,14 +146,18 @@ class PostgresqlServer(ExternalPostgresql):
         """Stop every process of the server from running until the end of the block: it is there and says nothing."""
         assert self._process is not None
         server = psutil.Process(self._process.pid)
+        # in that order: one that is stopped makes no children
+        server.suspend()
         everything = [server, *server.children()]
-        for process in everything:
-            process.suspend()
         try:
+            for process in everything:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.suspend()
             yield
         finally:
             for process in everything:
-                process.resume()
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.resume()
 
     def program(self, name: str) -> str:
         """Return the path of a program of this server's version, such as `psql`."""
