@@ -159,7 +159,7 @@ class TestPrune:
     def test_what_is_no_length_of_time_is_named(self, value: str) -> None:
         result = CliRunner().invoke(main, ["prune", f"--older-than={value}"])
         assert result.exit_code == 2
-        expected = f"Invalid value for '--older-than': {value!r}: expected a number above zero"
+        expected = f"Invalid value for '--older-than': {value!r}: expected a number from 1 to 999999"
         assert expected in result.output
 
     @pytest.mark.parametrize("option", ["--older-than", "--errors-older-than"])
