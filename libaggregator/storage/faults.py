@@ -25,6 +25,7 @@ class Fault(enum.Enum):
 
 _VALUES_CLASSES = ("22", "23", "54")
 _UNIQUE_VIOLATION = "23505"
+_NOT_NULL_VIOLATION = "23502"
 _INSUFFICIENT_PRIVILEGE = "42501"
 _LOCK_NOT_AVAILABLE = "55P03"
 _QUERY_CANCELED = "57014"
@@ -44,7 +45,10 @@ def fault_of(error: BaseException) -> Fault:
     state = sqlstate_of(cause)
     if state == _UNIQUE_VIOLATION or state is None or state.startswith(_OUTAGE_CLASSES):
         return Fault.OUTAGE
-    return Fault.VALUES if state.startswith(_VALUES_CLASSES) else Fault.STATEMENT
+    # no message gives a column of ours a NULL that our schema does not allow: somebody changed the table
+    if state == _NOT_NULL_VIOLATION or not state.startswith(_VALUES_CLASSES):
+        return Fault.STATEMENT
+    return Fault.VALUES
 
 
 def sqlstate_of(error: BaseException) -> str | None:
@@ -107,8 +111,8 @@ def _fault_on_sqlite(error: sqlite3.Error) -> Fault:
     code = getattr(error, "sqlite_errorcode", None)
     if code in (sqlite3.SQLITE_CONSTRAINT_UNIQUE, sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY):
         return Fault.OUTAGE
+    if isinstance(error, sqlite3.ProgrammingError) or code in (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CONSTRAINT_NOTNULL):
+        return Fault.STATEMENT
     if isinstance(error, sqlite3.IntegrityError | sqlite3.DataError):
         return Fault.VALUES
-    if isinstance(error, sqlite3.ProgrammingError) or code == sqlite3.SQLITE_ERROR:
-        return Fault.STATEMENT
     return Fault.OUTAGE

@@ -237,6 +237,20 @@ def test_a_value_that_breaks_a_constraint_is_the_messages_fault(limited_store: S
     assert outcomes(written) == {0: "not_storable", 1: "stored"}
 
 
+def test_a_column_that_somebody_adds_and_no_message_fills_is_waited_with(limited_store: Store) -> None:
+    batch = [record(payload(cluster=cluster(number), hits=[A], version="4.16.3"), number) for number in range(3)]
+    limited_store.database.execute_sql("ALTER TABLE rule_hit ADD COLUMN tenant integer NOT NULL")
+    try:
+        for _ in range(2):
+            with pytest.raises(DATABASE_ERRORS, match='column "tenant" of relation "rule_hit"'):
+                limited_store.write(batch)
+        assert (clusters_stored(limited_store.database), errors(limited_store.database)) == (set(), {})
+        limited_store.database.execute_sql("ALTER TABLE rule_hit ALTER COLUMN tenant SET DEFAULT 1")
+        assert set(outcomes(limited_store.write(batch)).values()) == {"stored"}
+    finally:
+        limited_store.database.execute_sql("ALTER TABLE rule_hit DROP COLUMN tenant")
+
+
 @pytest.mark.parametrize("component", [LONG, "x" * 10_000], ids=["random", "equal characters"])
 def test_sqlite_stores_components_of_any_length(sqlite_url: str, component: str) -> None:
     database = open_database(sqlite_url)

@@ -43,7 +43,6 @@ def wrapped(error: Exception) -> peewee.PeeweeException:
         ("22008", Fault.VALUES),
         ("22021", Fault.VALUES),
         ("22P05", Fault.VALUES),
-        ("23502", Fault.VALUES),
         ("23503", Fault.VALUES),
         ("23514", Fault.VALUES),
         ("23000", Fault.VALUES),
@@ -61,6 +60,8 @@ def wrapped(error: Exception) -> peewee.PeeweeException:
         ("57P01", Fault.OUTAGE),
         ("57P03", Fault.OUTAGE),
         ("58030", Fault.OUTAGE),
+        # no message makes a NULL where our schema has none
+        ("23502", Fault.STATEMENT),
         # the connection broke
         (None, Fault.OUTAGE),
         ("42P01", Fault.STATEMENT),
@@ -109,7 +110,7 @@ def error_of(action: Callable[[], object]) -> sqlite3.Error:
     [
         pytest.param("INSERT INTO t (k, u) VALUES (2, 'one')", Fault.OUTAGE, id="unique"),
         pytest.param("INSERT INTO t (k, u) VALUES (1, 'two')", Fault.OUTAGE, id="primary key"),
-        pytest.param("INSERT INTO t (k, n) VALUES (2, NULL)", Fault.VALUES, id="not null"),
+        pytest.param("INSERT INTO t (k, n) VALUES (2, NULL)", Fault.STATEMENT, id="not null"),
         pytest.param("INSERT INTO t (k, n) VALUES (2, 'x')", Fault.VALUES, id="check"),
         pytest.param("INSERT INTO t (k) VALUES ('text')", Fault.VALUES, id="mismatch"),
         pytest.param("SELECT * FROM missing", Fault.STATEMENT, id="no such table"),
