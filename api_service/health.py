@@ -60,7 +60,7 @@ class DatabaseWatch:
                 # SQLite answers without its file what is not about a table
                 self._database.execute_sql("SELECT version FROM migration_info").fetchall()
             else:
-                require_schema(self._database)
+                require_schema(self._database, to_write=False)
                 self.schema_is_ours = True
         except DATABASE_ERRORS as error:
             self._database.close()

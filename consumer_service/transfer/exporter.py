@@ -80,7 +80,7 @@ def _export(settings: DatabaseSettings, name: str, force: bool, stop: Event, pro
     # what a replica holds is older than what the consumers stored
     database = open_reader(replace(settings, read_url=Secret("")), "aggregator-consumer export")
     try:
-        require_schema(database)
+        require_schema(database, to_write=False)
         snapshot = (_PostgresqlSnapshot if isinstance(database, PostgresqlDatabase) else _SqliteSnapshot)(database)
         with files.written(name, force=force) as file:
             return _write(snapshot, file, stop, progress)

@@ -9,11 +9,17 @@ from dataclasses import dataclass
 
 from peewee import Database
 
-from libaggregator.storage.models import WIDENED
+from libaggregator.storage.faults import DATABASE_ERRORS, Fault, describe, fault_of
+from libaggregator.storage.models import WIDENED, AggregatorMigration, MigrationInfo
 
 _COLUMNS = """
-    SELECT relname, attname, format_type(atttypid, atttypmod)
-    FROM pg_attribute JOIN pg_class ON pg_class.oid = attrelid
+    SELECT relname, attname, format_type(atttypid, atttypmod),
+        -- a trigger before each row that is inserted may fill it
+        (attnotnull OR typnotnull) AND NOT EXISTS (
+            SELECT FROM pg_trigger WHERE tgrelid = attrelid AND tgtype & 7 = 7 AND tgenabled IN ('O', 'A')
+        ),
+        atthasdef OR attidentity <> '' OR typdefault IS NOT NULL
+    FROM pg_attribute JOIN pg_class ON pg_class.oid = attrelid JOIN pg_type ON pg_type.oid = atttypid
     WHERE relnamespace = to_regnamespace('public') AND relkind IN ('r', 'p') AND attnum > 0 AND NOT attisdropped
 """
 _UNIQUE_KEYS = """
@@ -25,11 +31,20 @@ _UNIQUE_KEYS = """
         AND indpred IS NULL AND indexprs IS NULL AND indnkeyatts = indnatts
 """
 _INDEX = """
-    SELECT owner.relname, indisvalid AND indisready, indpred IS NULL AND indexprs IS NULL AND NOT indisunique, ARRAY(
+    SELECT owner.relname, indisvalid AND indisready,
+        indpred IS NULL AND indexprs IS NULL AND NOT indisunique AND amname = 'btree' AND NOT EXISTS (
+            SELECT FROM unnest(indkey::smallint[], indclass::oid[], indcollation::oid[], indoption::smallint[])
+                AS key (number, operators, order_of_texts, direction)
+            JOIN pg_attribute ON attrelid = indrelid AND attnum = key.number
+            JOIN pg_opclass ON pg_opclass.oid = key.operators
+            WHERE NOT opcdefault OR key.order_of_texts <> attcollation OR key.direction <> 0
+        ),
+        ARRAY(
         SELECT attname::text FROM unnest(indkey::smallint[]) WITH ORDINALITY AS key (number, place)
         JOIN pg_attribute ON attrelid = indrelid AND attnum = key.number ORDER BY place
     )
     FROM pg_class AS relation
+    LEFT JOIN pg_am ON pg_am.oid = relation.relam
     LEFT JOIN pg_index ON indexrelid = relation.oid
     LEFT JOIN pg_class AS owner ON owner.oid = indrelid
     WHERE relation.relname = %s AND relation.relnamespace = to_regnamespace('public')
@@ -57,6 +72,36 @@ _USERS_OF_COLUMN = """
         )
     ORDER BY 1
 """
+# what ALTER COLUMN ... TYPE makes again from its text, which may hold for the old type only
+_MADE_AGAIN = """
+    WITH used AS (
+        SELECT classid, objid FROM pg_depend JOIN pg_attribute ON attrelid = refobjid AND attnum = refobjsubid
+        WHERE refclassid = 'pg_class'::regclass AND refobjid = to_regclass('public.' || %(table)s)
+            AND attname = %(column)s
+    )
+    SELECT 'constraint ' || quote_ident(conname), 'ALTER TABLE {trial} ADD ' || pg_get_constraintdef(oid)
+    FROM pg_constraint
+    WHERE contype IN ('c', 'x') AND conrelid = to_regclass('public.' || %(table)s)
+        AND (oid IN (SELECT objid FROM used WHERE classid = 'pg_constraint'::regclass)
+            OR conindid IN (SELECT objid FROM used WHERE classid = 'pg_class'::regclass))
+    UNION ALL SELECT 'index ' || indexrelid::regclass,
+        'CREATE INDEX ON {trial} USING ' || split_part(text, ' ON public.' || %(table)s || ' USING ', 2)
+    FROM pg_index CROSS JOIN pg_get_indexdef(indexrelid) AS text
+    WHERE indexrelid IN (SELECT objid FROM used WHERE classid = 'pg_class'::regclass)
+        AND indexrelid NOT IN (SELECT conindid FROM pg_constraint)
+        AND (indexprs IS NOT NULL OR indpred IS NOT NULL
+            OR EXISTS (SELECT FROM pg_opclass WHERE oid = ANY (indclass::oid[]) AND NOT opcdefault))
+    UNION ALL SELECT 'statistics ' || stxname, regexp_replace(
+        pg_get_statisticsobjdef(oid), '^CREATE STATISTICS \\S+ (.*) FROM \\S+$',
+        'CREATE STATISTICS {trial} \\1 FROM {trial}'
+    )
+    FROM pg_statistic_ext AS statistics
+    WHERE oid IN (SELECT objid FROM used WHERE classid = 'pg_statistic_ext'::regclass)
+        -- from version 14 on
+        AND to_jsonb(statistics) ->> 'stxexprs' IS NOT NULL
+    ORDER BY 1
+"""
+_TRIAL = "pg_temp.aggregator_trial"
 _COLUMNS_OF_ROW_TYPE = """
     SELECT format('column %%s.%%s', attrelid::regclass, attname)
     FROM pg_attribute
@@ -69,6 +114,12 @@ _OWNERS = """
     SELECT relname, relkind, relowner::regrole::text, pg_has_role(relowner, 'USAGE'),
         EXISTS (SELECT FROM pg_inherits WHERE pg_class.oid IN (inhparent, inhrelid))
     FROM pg_class WHERE relnamespace = to_regnamespace('public') AND relname = ANY (%s)
+"""
+_UNREADABLE = """
+    SELECT relname, relowner::regrole::text FROM pg_class
+    WHERE relnamespace = to_regnamespace('public') AND relname = ANY (%s) AND relkind IN ('r', 'p')
+        AND NOT has_any_column_privilege(oid, 'SELECT')
+    ORDER BY 1
 """
 _SIZES = """
     SELECT relname, pg_table_size(oid), pg_indexes_size(oid) FROM pg_class
@@ -92,6 +143,17 @@ _IS_TO_BE_REWRITTEN = """
 
 
 @dataclass(frozen=True, slots=True)
+class Column:
+    """A column of a table: its type, as the engine writes it, and what it takes."""
+
+    kind: str
+    is_required: bool
+    """A row with NULL is refused."""
+    has_default: bool
+    """A row that does not name it has another value than NULL."""
+
+
+@dataclass(frozen=True, slots=True)
 class Index:
     """An index, or whatever has its name: then `table` is None."""
 
@@ -99,7 +161,7 @@ class Index:
     columns: tuple[str, ...]
     is_valid: bool
     is_plain: bool
-    """Neither unique nor partial, and of columns alone."""
+    """A btree of columns alone in their usual order, neither unique nor partial."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,12 +177,27 @@ class Size:
         return self.table + self.indexes
 
 
+def columns_of_tables(database: Database) -> dict[str, dict[str, Column]]:
+    """Return each column of each table."""
+    columns: dict[str, dict[str, Column]] = defaultdict(dict)
+    for table, column, kind, is_required, has_default in database.execute_sql(_COLUMNS).fetchall():
+        columns[table][column] = Column(kind, bool(is_required), bool(has_default))
+    return columns
+
+
 def column_types(database: Database) -> dict[str, dict[str, str]]:
     """Return the type of each column of each table, as PostgreSQL writes it."""
-    types: dict[str, dict[str, str]] = defaultdict(dict)
-    for table, column, kind in database.execute_sql(_COLUMNS).fetchall():
-        types[table][column] = kind
-    return types
+    return {
+        table: {name: column.kind for name, column in columns.items()}
+        for table, columns in columns_of_tables(database).items()
+    }
+
+
+def is_name_taken(database: Database, name: str) -> bool:
+    """Whether a table, or anything else that has its name among tables, is called so."""
+    statement = "SELECT EXISTS (SELECT FROM pg_class WHERE relnamespace = to_regnamespace('public') AND relname = %s)"
+    ((taken,),) = database.execute_sql(statement, (name,)).fetchall()
+    return bool(taken)
 
 
 def is_to_be_rewritten(database: Database) -> bool:
@@ -152,6 +229,67 @@ def obstacles_to_type(database: Database, table: str, column: str) -> list[str]:
     of_rows = database.execute_sql(_COLUMNS_OF_ROW_TYPE, (table,)).fetchall()
     return [f"{user} uses column {table}.{column}" for (user,) in users] + [
         f"{user} uses the row type of table {table}" for (user,) in of_rows
+    ]
+
+
+def obstacles_to_remaking(database: Database, table: str, column: str) -> list[str]:
+    """Return what uses a column in a way that does not hold for `bigint`: constraints, indexes and the like.
+
+    Each is tried on a temporary table without rows, in a transaction that is undone; without the right to make one
+    all that there are count as being in the way.
+    """
+    parameters = {"table": table, "column": column}
+    used = database.execute_sql(_MADE_AGAIN.format(trial=_TRIAL), parameters).fetchall()
+    if not used:
+        return []
+    ((may_try,),) = database.execute_sql("SELECT has_database_privilege(current_database(), 'TEMPORARY')").fetchall()
+    obstacles = []
+    for name, statement in used:
+        if not may_try:
+            reason = "may not hold for bigint, which a role with TEMPORARY on the database can try"
+        elif refusal := _refusal_of_trial(database, table, column, statement):
+            reason = f"does not hold for bigint ({refusal})"
+        else:
+            continue
+        obstacles.append(f"{name} on table {table} uses column {column} and {reason}: drop it, migrate, make it anew")
+    return obstacles
+
+
+def _refusal_of_trial(database: Database, table: str, column: str, statement: str) -> str | None:
+    """Return why PostgreSQL can't make a column `bigint` beside what a statement makes, None if it can."""
+    try:
+        with database.atomic() as transaction:
+            database.execute_sql(f"CREATE TEMPORARY TABLE aggregator_trial (LIKE {table})")
+            database.execute_sql(statement)
+            database.execute_sql(f"ALTER TABLE {_TRIAL} ALTER COLUMN {column} TYPE bigint")
+            transaction.rollback()
+    except DATABASE_ERRORS as error:
+        if fault_of(error) is Fault.OUTAGE:
+            raise
+        return describe(error)
+    return None
+
+
+def obstacle_to_working(database: Database) -> str | None:
+    """Return why `migrate` can't work in this session, None if it can."""
+    ((is_replica, process),) = database.execute_sql("SELECT pg_is_in_recovery(), pg_backend_pid()").fetchall()
+    if is_replica:
+        return "this server is a replica, which can't be changed: use the primary"
+    # a pooler tells a number of its own for the process of the server
+    if process != database.connection().get_backend_pid():
+        return (
+            "the connection goes by a pooler, which may pass on each statement to another session, while the lock"
+            " that keeps two runs apart belongs to one: use a direct connection to the server"
+        )
+    return None
+
+
+def obstacles_to_looking(database: Database) -> list[str]:
+    """Return the tables that tell how far a database is, if they are there and this role may not read them."""
+    tables = [MigrationInfo._meta.table_name, AggregatorMigration._meta.table_name]
+    return [
+        f"the role {_role(database)} may not read table {table}, which belongs to {owner}"
+        for table, owner in database.execute_sql(_UNREADABLE, (tables,)).fetchall()
     ]
 
 

@@ -3,12 +3,18 @@
 import time
 
 import structlog
-from peewee import Database, SqliteDatabase
+from peewee import Database, PostgresqlDatabase, SqliteDatabase
 
-from libaggregator.storage.catalogue import obstacles_to_creating, obstacles_to_recording
+from libaggregator.storage.catalogue import (
+    obstacle_to_working,
+    obstacles_to_altering,
+    obstacles_to_creating,
+    obstacles_to_looking,
+    obstacles_to_recording,
+)
 from libaggregator.storage.connections import missing_file
 from libaggregator.storage.faults import DATABASE_ERRORS, describe, is_refused_for_good
-from libaggregator.storage.models import AggregatorMigration
+from libaggregator.storage.models import WIDENED, AggregatorMigration
 from libaggregator.storage.session import Session
 from libaggregator.storage.shape import (
     SchemaError,
@@ -29,25 +35,26 @@ _MIGRATE = "run `aggregator-consumer migrate` first"
 _FIRST_STEP = "0001_schema_32"
 
 
-def check_schema(database: Database) -> list[str]:
+def check_schema(database: Database, *, to_write: bool = True) -> list[str]:
     """Return the names of our steps that are still to do, none if all are.
 
+    Who does not write (`to_write`) can use a database whose tables demand columns that the consumer does not fill.
     Raises SchemaError if this is not a database of schema version 32 with all it has to have, or one that can't be
     used however long one waits, and the errors of the driver if it is away.
     """
     if file := missing_file(database):
         raise SchemaError(f"there is no database file {file}; {_MIGRATE}")
     try:
-        return _check_schema(database)
+        return _check_schema(database, to_write)
     except DATABASE_ERRORS as error:
         if is_refused_for_good(error):
             raise SchemaError(f"the database can't be used: {describe(error)}") from error
         raise
 
 
-def require_schema(database: Database) -> None:
+def require_schema(database: Database, *, to_write: bool = True) -> None:
     """Do what `check_schema` does, at the start of a process: steps that are missing are worth one warning."""
-    if pending := check_schema(database):
+    if pending := check_schema(database, to_write=to_write):
         log.warning("steps are missing in the schema, run `aggregator-consumer migrate`", missing=pending)
 
 
@@ -60,6 +67,7 @@ def migrate(database: Database, *, skip_rewrite: bool = False, session: Session 
     MigrationStopped if the session was stopped.
     """
     session = session or Session(database)
+    _refuse_unfit_session(database)
     with session.begun():
         with session.alone():
             steps = _create(session) if _is_untouched(database) else _adopt(session, skip_rewrite)
@@ -73,7 +81,10 @@ def plan(database: Database, *, skip_rewrite: bool = False) -> list[str]:
 
     Raises SchemaError where `migrate` would.
     """
-    if missing_file(database) or _is_untouched(database):
+    if missing_file(database):
+        return [f"to do: {name}" for name in all_steps()]
+    _refuse_unfit_session(database)
+    if _is_untouched(database):
         return [f"to do: {name}" for name in all_steps()]
     steps = all_steps()
     lines = []
@@ -84,7 +95,17 @@ def plan(database: Database, *, skip_rewrite: bool = False) -> list[str]:
     return lines
 
 
-def _check_schema(database: Database) -> list[str]:
+def _refuse_unfit_session(database: Database) -> None:
+    """Raise SchemaError if this session can't be used for looking and changing, whatever the tables are."""
+    if not isinstance(database, PostgresqlDatabase):
+        return
+    if obstacle := obstacle_to_working(database):
+        raise SchemaError(obstacle)
+    if obstacles := obstacles_to_looking(database):
+        raise SchemaError("; ".join([*obstacles, *obstacles_to_altering(database, WIDENED)]))
+
+
+def _check_schema(database: Database, to_write: bool) -> list[str]:
     refuse_closed_schema(database)
     version = schema_version(database)
     if version is None:
@@ -96,7 +117,7 @@ def _check_schema(database: Database) -> list[str]:
     if version == 0 and is_fresh(database):
         raise SchemaError(f"the database has no schema yet; {_MIGRATE}")
     refuse_other_versions(version)
-    refuse_other_shapes(database)
+    refuse_other_shapes(database, to_write=to_write)
     return pending_steps(database)
 
 

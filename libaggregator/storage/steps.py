@@ -10,7 +10,7 @@ from peewee import Database
 from libaggregator.storage import migrations
 from libaggregator.storage.models import AggregatorMigration
 from libaggregator.storage.session import Session
-from libaggregator.storage.shape import SchemaError
+from libaggregator.storage.shape import SchemaError, refuse_other_records
 
 REWRITE = "0002_bigint"
 """The step that keeps everybody out of a table for as long as it takes to write it anew."""
@@ -62,7 +62,8 @@ def in_order_of_adoption(names: Iterable[str]) -> list[str]:
 
 
 def recorded_steps(database: Database) -> set[str]:
-    """Return the names in `aggregator_migration`, none if there is no such table."""
+    """Return the names in `aggregator_migration`, none if there is no such table; SchemaError if it is another one."""
+    refuse_other_records(database)
     if AggregatorMigration._meta.table_name not in database.get_tables():
         return set()
     return {row[0] for row in database.execute_sql("SELECT name FROM aggregator_migration").fetchall()}

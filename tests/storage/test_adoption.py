@@ -9,6 +9,7 @@ from contextlib import closing, contextmanager
 from typing import Any
 
 import psycopg2
+import psycopg2.extensions
 import pytest
 from peewee import Database
 from prometheus_client import CollectorRegistry
@@ -29,7 +30,7 @@ from tests.storage.conftest import Store
 from tests.support.databases import open_database
 from tests.support.existing import INSERTS_OF_OLD_SERVICE, digests, load_existing
 from tests.support.messages import HitSpec, payload
-from tests.support.postgresql import ExternalPostgresql, waiting_for_locks
+from tests.support.postgresql import ExternalPostgresql, PostgresqlServer, waiting_for_locks
 from tests.support.roles import as_role, execute
 from tests.support.waiting import eventually
 
@@ -101,6 +102,10 @@ def narrow_columns(url: str) -> set[str]:
     with opened(url) as database:
         types = column_types(database)
     return {table for table, column in WIDENED.items() if types[table][column] == "integer"}
+
+
+def tables_of(url: str) -> list[object]:
+    return [name for (name,) in execute(url, "SELECT tablename FROM pg_tables WHERE schemaname = 'public'")]
 
 
 def index_names(url: str) -> set[object]:
@@ -272,6 +277,13 @@ class TestPlan:
             plan(database)
 
 
+class PooledConnection(psycopg2.extensions.connection):
+    """A connection as a pooler makes it, which gives its client a number of its own for the server's process."""
+
+    def get_backend_pid(self) -> int:
+        return super().get_backend_pid() + 1
+
+
 class TestRefusals:
     def test_a_version_other_than_32_is_told_and_nothing_is_changed(self, existing: str) -> None:
         rows, before = digests(existing), definitions(existing)
@@ -321,6 +333,26 @@ class TestRefusals:
             ),
             (
                 [
+                    "ALTER TABLE rule_hit ADD COLUMN tenant integer NOT NULL DEFAULT 1",
+                    "ALTER TABLE rule_hit ALTER COLUMN tenant DROP DEFAULT",
+                    "CREATE DOMAIN sure AS text NOT NULL",
+                    "DELETE FROM report_info",
+                    "ALTER TABLE report_info ADD COLUMN asked sure",
+                    "UPDATE report SET gathered_at = now()",
+                    "ALTER TABLE report ALTER COLUMN gathered_at SET NOT NULL",
+                    "UPDATE consumer_error SET key = 'k', message = ''",
+                    "ALTER TABLE consumer_error ALTER COLUMN key SET NOT NULL, ALTER COLUMN message SET NOT NULL",
+                ],
+                [
+                    "schema version 32, but column report.gathered_at is NOT NULL, and some messages have no value for",
+                    "; column rule_hit.tenant is NOT NULL without a default, and this program does not fill it: give",
+                    "; column report_info.asked is NOT NULL without a default",
+                    "; column consumer_error.key is NOT NULL, and some messages have no value for it",
+                    "; column consumer_error.message is NOT NULL, and some",
+                ],
+            ),
+            (
+                [
                     "CREATE TABLE aggregator_migration (name varchar PRIMARY KEY, applied_at timestamp NOT NULL)",
                     "INSERT INTO aggregator_migration VALUES ('0099_future', now())",
                 ],
@@ -354,8 +386,37 @@ class TestRefusals:
                     "cluster_user_rule_disable_feedback_user_id_idx is there and is not the index on",
                 ],
             ),
+            (
+                [
+                    "CREATE FUNCTION f4(integer) RETURNS integer IMMUTABLE LANGUAGE sql AS 'SELECT $1'",
+                    "CREATE INDEX ix ON rule_hit (f4(org_id))",
+                    'CREATE UNIQUE INDEX "Part USING it" ON recommendation (org_id, cluster_id, rule_fqdn, error_key)'
+                    " WHERE f4(org_id) > 5",
+                    "CREATE INDEX pages ON report USING brin (org_id int4_minmax_multi_ops)",
+                    "ALTER TABLE report ADD CONSTRAINT above CHECK (int4pl(org_id, 0) > -10)",
+                    "ALTER TABLE consumer_error ADD CONSTRAINT other EXCLUDE USING hash (f4(topic_offset) WITH =)"
+                    " WHERE (false)",
+                    "CREATE STATISTICS known ON f4(org_id), cluster_id FROM report_info",
+                ],
+                [
+                    "nothing was changed: constraint above on table report uses column org_id and does not hold for"
+                    " bigint (function int4pl(bigint, integer) does not exist): drop it, migrate, make it anew;",
+                    "index ix on table rule_hit uses column org_id and does not hold for bigint (function f4(bigint)",
+                    'index "Part USING it" on table recommendation uses column org_id and does not hold for bigint (f',
+                    "index pages on table report uses column org_id and does not hold for bigint (operator class",
+                    "constraint other on table consumer_error uses column topic_offset and does not hold for bigint (f",
+                    "statistics known on table report_info uses column org_id and does not hold for bigint (function",
+                ],
+            ),
         ],
-        ids=["no migration_info", "another shape", "a step of a newer version", "users of columns, parts, names"],
+        ids=[
+            "no migration_info",
+            "another shape",
+            "columns that demand values",
+            "a step of a newer version",
+            "users of columns, parts, names",
+            "what does not hold for bigint",
+        ],
     )
     def test_all_that_is_in_the_way_is_told_by_name_and_nothing_is_changed(
         self, existing: str, changes: list[str], said: list[str]
@@ -370,6 +431,116 @@ class TestRefusals:
                     assert text in str(raised.value)
                 assert "\n" not in str(raised.value)
         assert (digests(existing), definitions(existing)) == (rows, before)
+
+    def test_columns_of_others_that_need_no_value_of_ours_are_no_obstacle(self, existing: str) -> None:
+        execute(
+            existing,
+            "ALTER TABLE report ADD COLUMN number integer GENERATED ALWAYS AS IDENTITY,"
+            " ADD COLUMN width integer NOT NULL GENERATED ALWAYS AS (length(cluster)) STORED,"
+            " ALTER COLUMN kafka_offset SET DEFAULT 0",
+            "CREATE DOMAIN word AS text DEFAULT 'x' NOT NULL",
+            "ALTER TABLE rule_hit ADD COLUMN given word",
+            "ALTER TABLE rule_disable ADD COLUMN tenant integer NOT NULL DEFAULT 1",
+            "ALTER TABLE rule_disable ALTER COLUMN tenant DROP DEFAULT",
+            "ALTER TABLE report_info ADD COLUMN filled integer NOT NULL DEFAULT 1",
+            "ALTER TABLE report_info ALTER COLUMN filled DROP DEFAULT",
+            "CREATE FUNCTION fill() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN NEW.filled := 1; RETURN NEW; END'",
+            "CREATE TRIGGER fill BEFORE INSERT ON report_info FOR EACH ROW EXECUTE FUNCTION fill()",
+        )
+        assert adopt(existing) == ADOPTED
+        message = payload(NEW_CLUSTER, hits=[HitSpec("r.report", "K")], version="4.16.3")
+        with opened(existing) as database:
+            assert len(Store(database).write([Record("results", 0, 5, None, message, (), None)]).stored) == 1
+
+    def test_a_column_that_demands_a_value_keeps_nobody_from_reading(self, existing: str) -> None:
+        adopt(existing)
+        execute(
+            existing,
+            "ALTER TABLE report ADD COLUMN tenant integer NOT NULL DEFAULT 1",
+            "ALTER TABLE report ALTER COLUMN tenant DROP DEFAULT",
+        )
+        with opened(existing) as database:
+            assert check_schema(database, to_write=False) == []
+            with pytest.raises(SchemaError, match=re.escape("column report.tenant is NOT NULL without a default")):
+                check_schema(database)
+
+    def test_what_holds_for_bigint_too_is_kept_or_named_where_it_can_not_be_tried(self, existing: str) -> None:
+        execute(
+            existing,
+            "CREATE INDEX large ON rule_hit (cluster_id) WHERE org_id > 5",
+            "CREATE INDEX halves ON recommendation ((org_id / 2))",
+            "ALTER TABLE report ADD CONSTRAINT positive CHECK (org_id > 0)",
+            "ALTER TABLE report ADD CONSTRAINT alone EXCLUDE USING hash (cluster WITH =) WHERE (org_id > 5)",
+            "DROP ROLE IF EXISTS untrying",
+            "CREATE ROLE untrying LOGIN",
+            *(f"ALTER TABLE {table} OWNER TO untrying" for table in tables_of(existing)),
+            "GRANT CREATE ON SCHEMA public TO untrying",
+        )
+        name = existing.rpartition("/")[2]
+        try:
+            execute(existing, f"REVOKE TEMPORARY ON DATABASE {name} FROM PUBLIC")
+            before = definitions(existing)
+            with pytest.raises(SchemaError) as raised:
+                adopt(as_role(existing, "untrying"))
+            for what in ("index large", "index halves", "constraint positive", "constraint alone"):
+                assert f"{what} on table" in str(raised.value)
+            assert str(raised.value).count("may not hold for bigint, which a role with TEMPORARY on the database") == 4
+            assert definitions(existing) == before
+            execute(existing, f"GRANT TEMPORARY ON DATABASE {name} TO untrying")
+            assert adopt(as_role(existing, "untrying")) == ADOPTED
+        finally:
+            execute(existing, "DROP OWNED BY untrying CASCADE", "DROP ROLE untrying")
+
+    def test_an_index_of_another_form_is_not_taken_for_ours(self, existing: str) -> None:
+        with opened(existing) as database:
+            for form in (
+                "USING brin (org_id, rule_id)",
+                "(org_id, rule_id DESC)",
+                "(org_id, rule_id varchar_pattern_ops)",
+                '(org_id, rule_id COLLATE "POSIX")',
+            ):
+                execute(existing, f"CREATE INDEX {INDEXES[2]} ON recommendation {form}")
+                with pytest.raises(SchemaError, match=f"{INDEXES[2]} is there and is not the index on recommendation"):
+                    plan(database)
+                execute(existing, f"DROP INDEX {INDEXES[2]}")
+            execute(existing, f"CREATE INDEX {INDEXES[2]} ON recommendation (org_id, rule_id)")
+            plan(database)
+
+    def test_what_has_the_name_of_the_table_of_steps_is_not_taken_for_it(self, existing: str) -> None:
+        for statement, said in [
+            ("CREATE VIEW aggregator_migration AS SELECT text 'x' AS name", "aggregator_migration is no table"),
+            ("CREATE TABLE aggregator_migration (foo integer)", "missing: column aggregator_migration.name"),
+            (
+                "CREATE TABLE aggregator_migration (name integer, applied_at timestamp)",
+                "column aggregator_migration.name is integer, needs character varying",
+            ),
+        ]:
+            execute(existing, statement)
+            before = definitions(existing)
+            with opened(existing) as database:
+                for refusing in (migrate, plan, check_schema):
+                    with pytest.raises(SchemaError, match=f"{said}.*: aggregator_migration is not the table of this"):
+                        refusing(database)
+            assert definitions(existing) == before
+            execute(existing, f"DROP {statement.split()[1]} aggregator_migration")
+
+    def test_a_pooler_is_refused_before_anything_is_locked(self, existing: str) -> None:
+        database = open_database(existing)
+        database.connect_params["connection_factory"] = PooledConnection
+        with closing(database):
+            for refusing in (migrate, plan):
+                with pytest.raises(SchemaError, match="use a direct connection to the server"):
+                    refusing(database)
+            assert execute(existing, "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'") == [(0,)]
+
+    @pytest.mark.long
+    def test_a_replica_is_refused(self, own_postgresql: PostgresqlServer) -> None:
+        url = load_existing(own_postgresql.create_database())
+        own_postgresql.demote()
+        with opened(url) as database:
+            for refusing in (migrate, plan):
+                with pytest.raises(SchemaError, match="this server is a replica, which can't be changed: use the prim"):
+                    refusing(database)
 
     def test_postgresql_itself_would_refuse_what_we_refuse(self, existing: str) -> None:
         """What is looked for beforehand is what it calls a feature that is not supported."""
@@ -399,6 +570,13 @@ class TestRefusals:
                 assert said.count(f"may not alter table {table},") == 1
             assert "the role stranger may not create anything in the schema public" in said
             assert definitions(existing) == before
+            execute(existing, "REVOKE ALL ON ALL TABLES IN SCHEMA public FROM stranger")
+            with opened(as_role(existing, "stranger")) as database:
+                for refusing in (migrate, plan):
+                    with pytest.raises(SchemaError) as raised:
+                        refusing(database)
+                    assert "the role stranger may not read table migration_info, which belongs to" in str(raised.value)
+                    assert "may not alter table report, which belongs to old_service" in str(raised.value)
         finally:
             execute(existing, "DROP OWNED BY stranger, old_service CASCADE", "DROP ROLE stranger, old_service")
 
@@ -407,7 +585,7 @@ class TestRefusals:
         execute(existing, "CREATE ROLE old_owner", "CREATE ROLE deputy LOGIN IN ROLE old_owner")
         try:
             execute(existing, "GRANT CREATE ON SCHEMA public TO old_owner")
-            for (table,) in execute(existing, "SELECT tablename FROM pg_tables WHERE schemaname = 'public'"):
+            for table in tables_of(existing):
                 execute(existing, f"ALTER TABLE {table} OWNER TO old_owner")
             assert adopt(as_role(existing, "deputy")) == ADOPTED
         finally:

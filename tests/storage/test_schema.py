@@ -582,6 +582,25 @@ class TestRefusals:
                 ["0099_future", "made by a newer version"],
                 id="unknown step",
             ),
+            pytest.param(
+                [
+                    "DROP TABLE report_info",
+                    "CREATE TABLE report_info (org_id BIGINT NOT NULL, cluster_id VARCHAR NOT NULL,"
+                    " version_info VARCHAR NOT NULL, tenant INTEGER NOT NULL, region VARCHAR NOT NULL DEFAULT 'eu',"
+                    " PRIMARY KEY (org_id, cluster_id), UNIQUE (cluster_id))",
+                ],
+                ["32, but column report_info.tenant is NOT NULL without a default, and this program does not fill it:"],
+                id="a column that demands a value",
+            ),
+            pytest.param(
+                ["DROP TABLE aggregator_migration", "CREATE TABLE aggregator_migration (foo INTEGER NOT NULL)"],
+                [
+                    "missing: column aggregator_migration.name (character varying); missing: column",
+                    "column aggregator_migration.foo is NOT NULL without a default",
+                    "aggregator_migration is not the table of this program, rename or drop it",
+                ],
+                id="another table with the name of that of the steps",
+            ),
         ],
     )
     def test_another_database_is_refused_by_name_and_nothing_is_changed(

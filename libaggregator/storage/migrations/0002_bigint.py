@@ -26,8 +26,11 @@ def create(database: Database) -> None:
 def obstacles(database: Database) -> list[str]:
     """Return the tables that belong to others, and what uses a column that has to change."""
     found = catalogue.obstacles_to_altering(database, WIDENED)
+    may_try = not found
     for table, column in _narrow(database).items():
         found += catalogue.obstacles_to_type(database, table, column)
+        if may_try:
+            found += catalogue.obstacles_to_remaking(database, table, column)
     return found
 
 
