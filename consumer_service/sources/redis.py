@@ -9,7 +9,7 @@ from typing import Any
 
 import structlog
 from redis import Redis
-from redis.exceptions import ResponseError
+from redis.exceptions import OutOfMemoryError, ResponseError
 
 from consumer_service.redis_client import FAULTS, describe, make_client, problems_of
 from consumer_service.settings import ConsumerProcessSettings, RedisSettings
@@ -142,7 +142,7 @@ class RedisSource:
         except FAULTS as error:
             log.debug("progress not known", problem=self._described(error, self._settings.stream))
             return {}
-        group = next((group for group in groups if group["name"] == self._settings.group.encode()), None)
+        group = self._group_in(groups)
         lag = None if group is None else _lag(stream, group)
         if lag is None:
             return {}
@@ -192,12 +192,24 @@ class RedisSource:
         is_next = self._settings.start_at == "next" and not self._had_group
         try:
             self._client.xgroup_create(self._settings.stream, self._settings.group, _NEXT if is_next else _FIRST)
+        except OutOfMemoryError:
+            # refused also if the group is there, which is when reading may make room
+            if not self._finds_group():
+                raise
         except ResponseError as error:
             if "requires the key to exist" in str(error):
                 return False
             if not str(error).startswith("BUSYGROUP"):
                 raise
         return True
+
+    def _finds_group(self) -> bool:
+        with suppress(ResponseError):
+            return self._group_in(self._client.xinfo_groups(self._settings.stream)) is not None
+        return False
+
+    def _group_in(self, groups: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+        return next((group for group in groups if group["name"] == self._settings.group.encode()), None)
 
     def _read(self, count: int, deadline: float) -> list[tuple[EntryId, Record]]:
         """Return entries that wait for us, claimed ones, or new ones, in their order."""

@@ -518,6 +518,23 @@ class TestDeadLetters:
         source.commit(offsets_after(records))
         assert pending(stoppable) == 0
 
+    def test_a_server_without_memory_is_read_if_the_group_is_there(self, stoppable: RedisHarness) -> None:
+        client = stoppable.server.client
+        stoppable.fill(TEN)
+        client.config_set("maxmemory", 1)
+        source = stoppable.open()
+        with pytest.raises(SourceUnavailable, match=f"stream '{stoppable.stream}': .*maxmemory"):
+            source.poll(POLL_SECONDS, 1)
+        client.config_set("maxmemory", 0)
+        client.xgroup_create(stoppable.stream, stoppable.redis.group, "0")
+        client.config_set("maxmemory", 1)
+
+        records = read(source, 10)
+
+        assert values(records) == TEN
+        source.commit(offsets_after(records))
+        assert pending(stoppable) == 0
+
 
 class TestProgress:
     def test_counts_what_the_group_has_taken(self, redis: RedisHarness) -> None:
