@@ -153,10 +153,12 @@ def test_a_pipe_is_refused(tmp_path: Path) -> None:
     # so that a reader that opens it all the same does not wait
     writer = os.open(pipe, os.O_RDWR)
 
+    with pytest.raises(OSError, match="neither a regular file nor a folder"):
+        files_of(pipe)
+    os.close(writer)
     with pytest.raises(SettingsError) as caught:
         create(settings_for(str(pipe)))
 
-    os.close(writer)
     assert caught.value.problems == [f"file.path: {pipe}: neither a regular file nor a folder"]
 
 
