@@ -13,6 +13,7 @@ from consumer_service.commands.prune import prune
 from consumer_service.commands.replay import replay
 from consumer_service.commands.status import status
 from consumer_service.settings import ConsumerProcessSettings
+from consumer_service.sources import SourceFailed
 from libaggregator import logs, tracing
 from libaggregator.build import DISTRIBUTION
 from libaggregator.commands import (
@@ -52,6 +53,8 @@ def run(config_file: Path | None) -> None:
         refuse(*error.problems)
     except SchemaError as error:
         refuse(str(error))
+    except SourceFailed as error:
+        raise click.ClickException(str(error)) from None
 
 
 main.add_command(migrate)

@@ -23,6 +23,7 @@ from consumer_service.progress import ProgressWatch
 from consumer_service.rejected_share import RejectedShare
 from consumer_service.runner import BatchLimit, Outages, Runner
 from consumer_service.settings import ConsumerProcessSettings, ConsumerSettings
+from consumer_service.sources import MessageSource
 from consumer_service.sources.loading import find_source
 from consumer_service.statement_limit import StatementLimit
 from consumer_service.writer import Writer
@@ -52,8 +53,8 @@ log = structlog.get_logger(__name__)
 def run_until_stopped(settings: ConsumerProcessSettings, stop: Event, spans: "Spans | None" = None) -> None:
     """Consume until `stop` is set or the source has ended; with `spans`, what is done is traced.
 
-    Raises SettingsError or SchemaError if it can't begin with these settings or this database; while database or
-    broker are away it waits.
+    Raises SettingsError or SchemaError if it can't begin with these settings or this database, and SourceFailed if the
+    source can't go on; while database or broker are away it waits.
     """
     share_one_heap()
     _collect_seldom()
@@ -71,7 +72,7 @@ def run_until_stopped(settings: ConsumerProcessSettings, stop: Event, spans: "Sp
     statement_limit.watch(database)
     if spans:
         spans.watch(database)
-    source = find_source(settings.consumer.source)(settings)
+    source = _made_source(settings, stop)
 
     def consume() -> None:
         writer = Writer(engine_for(database), utc_now)
@@ -111,8 +112,12 @@ def run_until_stopped(settings: ConsumerProcessSettings, stop: Event, spans: "Sp
     try:
         consumer = _Beside(consume)
         watchdog = LoopWatchdog(heartbeat, consumer.thread)
+        timeout = settings.consumer.shutdown_timeout
         with kept_informed(health, stop.is_set, os.environ):
-            consumer.run(stop, settings.consumer.shutdown_timeout, [statement_limit.look, watchdog.look])
+            if not consumer.run(stop, timeout, [statement_limit.look, watchdog.look]):
+                # nothing was committed for what is in hand, so it comes again
+                log.warning("the batch in hand is given up, it will come again", waited_seconds=timeout)
+                os._exit(0)
     finally:
         admin.stop()
     log.info("consumer stopped")
@@ -121,6 +126,16 @@ def run_until_stopped(settings: ConsumerProcessSettings, stop: Event, spans: "Sp
 def pipeline_for(settings: ConsumerSettings) -> Pipeline:
     """Return the pipeline of these settings; SettingsError if their allowlist can't be used."""
     return Pipeline(_limits(settings), _allowlist(settings), utc_now)
+
+
+def _made_source(settings: ConsumerProcessSettings, stop: Event) -> MessageSource:
+    """Return the source. A file system or a plug-in may block for ever, and signals have to be heard all the same."""
+    made: list[MessageSource] = []
+    name = settings.consumer.source
+    if not _Beside(lambda: made.append(find_source(name)(settings))).run(stop, _LOOK_SECONDS):
+        log.warning("stopped while the source was still being made", source=name)
+        os._exit(0)
+    return made[0]
 
 
 def _batch_spans(settings: ConsumerProcessSettings, spans: "Spans | None") -> BatchSpans | None:
@@ -190,11 +205,10 @@ class _Beside:
         self._errors: list[BaseException] = []
         self.thread = Thread(target=self._guarded, name="consumer", daemon=True)
 
-    def run(self, stop: Event, shutdown_timeout: float, looks: Sequence[Callable[[], None]]) -> None:
-        """Return when the work is done, and call each of `looks` every second until `stop` is set.
+    def run(self, stop: Event, shutdown_timeout: float, looks: Sequence[Callable[[], None]] = ()) -> bool:
+        """Return True when the work is done, and call each of `looks` every second until `stop` is set.
 
-        If the work is not done `shutdown_timeout` seconds after that, the process ends at once: nothing was committed
-        for what it has in hand, so it comes again. Raises what the work raises.
+        Returns False if the work is not done `shutdown_timeout` seconds after that. Raises what the work raises.
         """
         self.thread.start()
         while self.thread.is_alive() and not stop.is_set():
@@ -203,10 +217,10 @@ class _Beside:
                 look()
         self.thread.join(shutdown_timeout)
         if self.thread.is_alive():
-            log.warning("the batch in hand is given up, it will come again", waited_seconds=shutdown_timeout)
-            os._exit(0)
+            return False
         if self._errors:
             raise self._errors[0]
+        return True
 
     def _guarded(self) -> None:
         try:

@@ -5,7 +5,8 @@ from urllib.parse import unquote, urlsplit
 
 from redis import Redis
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
@@ -21,7 +22,9 @@ FAULTS = (RedisError, OSError, UnicodeError)
 
 _DEFAULT_PORT = 6379
 _MAX_TEXT = 300
-_TLS = "rediss"
+_TLS, _PLAIN = "rediss", "redis"
+_CUT_OFF = ("Connection reset by peer", "Connection closed by server")
+"""What a server that expects TLS does without it, and one in protected mode; one without TLS waits for more of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +42,8 @@ def problems_of(settings: RedisSettings) -> list[str]:
     problems = []
     url = settings.url.reveal()
     if _address_in(url) is None:
-        problems.append(f"redis.url: expected redis://USER:PASSWORD@HOST:PORT/DATABASE, got {mask_password(url)!r}")
+        expected = "redis://USER:PASSWORD@HOST:PORT/DATABASE, with `#`, `/`, `?`, `@`, `%` in USER and PASSWORD encoded"
+        problems.append(f"redis.url: expected {expected} (%23, %2F, %3F, %40, %25), got {mask_password(url)!r}")
     for name in ("stream", "group"):
         if not getattr(settings, name):
             problems.append(f"redis.{name}: expected a name, got ''")
@@ -83,12 +87,30 @@ def make_client(settings: RedisSettings) -> Redis:
     )
 
 
-def describe(error: Exception) -> str:
-    """Return in one line what went wrong."""
-    text = " ".join(str(error).split())[:_MAX_TEXT]
+def describe(error: Exception, settings: RedisSettings, stream: str, *, was_answered: bool) -> str:
+    """Return in one line what went wrong, where, and with which stream if the server refused something.
+
+    As long as the server has never answered, a `redis.url` with the wrong scheme may be the cause, which is told.
+    """
+    address = _address_in(settings.url.reveal())
+    assert address is not None, "settings with problems"  # noqa: S101
+    text = " ".join(str(error).split())[:_MAX_TEXT] or type(error).__name__
     if isinstance(error, RedisTimeoutError):
-        return f"no answer: {text}"
-    return text or type(error).__name__
+        text = f"no answer: {text}"
+    if isinstance(error, ResponseError):
+        text = f"stream {stream!r}: {text}"
+    server = f"{address.host}:{address.port}"
+    if server not in text:
+        text = f"{server}: {text}"
+    return text if was_answered else text + _scheme_hint(error, is_tls=address.tls)
+
+
+def _scheme_hint(error: Exception, *, is_tls: bool) -> str:
+    if is_tls and isinstance(error, RedisTimeoutError):
+        return f" (if it speaks no TLS, redis.url has to begin with {_PLAIN}://)"
+    if not is_tls and isinstance(error, RedisConnectionError) and any(text in str(error) for text in _CUT_OFF):
+        return f" (if it expects TLS, redis.url has to begin with {_TLS}://; one in protected mode does the same)"
+    return ""
 
 
 def _address_in(url: str) -> _Address | None:
@@ -100,7 +122,7 @@ def _address_in(url: str) -> _Address | None:
         return None
     database = parts.path.removeprefix("/")
     is_plain = not parts.query and not parts.fragment and (not database or (database.isascii() and database.isdigit()))
-    if parts.scheme not in {"redis", _TLS} or not host or not is_plain:
+    if parts.scheme not in {_PLAIN, _TLS} or not host or not is_plain:
         return None
     username, password = (unquote(part) if part else None for part in (parts.username, parts.password))
     return _Address(host, port or _DEFAULT_PORT, int(database or 0), username, password, parts.scheme == _TLS)
@@ -108,7 +130,10 @@ def _address_in(url: str) -> _Address | None:
 
 def _tls_problems(settings: RedisSettings) -> list[str]:
     address = _address_in(settings.url.reveal())
-    if address is not None and address.tls:
+    if address is None:
+        # nobody knows whether it is meant to be with TLS
+        return []
+    if address.tls:
         return tls_file_problems("redis", settings)
     values = {name: getattr(settings, name) for name in ("ssl_cafile", "ssl_certfile", "ssl_keyfile")}
     values["ssl_password"] = settings.ssl_password.reveal()

@@ -48,7 +48,8 @@ class RedisSettings:
 
     url: Secret = setting(
         Secret("redis://localhost:6379/0"),
-        "server: `redis://USER:PASSWORD@HOST:PORT/DATABASE`, or `rediss://...` for TLS",
+        "server: `redis://USER:PASSWORD@HOST:PORT/DATABASE`, or `rediss://...` for TLS; `#`, `/`, `?`, `@`, `%` in user"
+        " and password are written `%23`, `%2F`, `%3F`, `%40`, `%25`",
     )
     stream: str = setting("ccx.ocp.results", "stream that is read")
     group: str = setting("aggregator", "consumer group; made if it is missing, as soon as there is the stream")

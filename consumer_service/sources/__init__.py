@@ -12,6 +12,7 @@ from consumer_service.sources.interface import (
     Progress,
     Record,
     SourceFactory,
+    SourceFailed,
     SourceSettings,
     SourceUnavailable,
 )
@@ -29,6 +30,7 @@ __all__ = [
     "Secret",
     "SettingsError",
     "SourceFactory",
+    "SourceFailed",
     "SourceSettings",
     "SourceUnavailable",
     "dead_letter_headers",

@@ -1,16 +1,22 @@
 """The source `file`: messages from files, without a broker."""
 
+import errno
+import stat
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
+import structlog
+
 from consumer_service.settings import ConsumerProcessSettings
-from consumer_service.sources import DeadLetter, Delivery, MessageSource, Partition, Progress, Record
+from consumer_service.sources import DeadLetter, Delivery, MessageSource, Partition, Progress, Record, SourceFailed
 from libaggregator.settings import SettingsError
 
 _LINE_SUFFIXES = (".jsonl", ".ndjson")
 _BATCH_BYTES = 8 * 1024 * 1024
+
+log = structlog.get_logger(__name__)
 
 
 def create(settings: ConsumerProcessSettings) -> MessageSource:
@@ -22,17 +28,24 @@ def create(settings: ConsumerProcessSettings) -> MessageSource:
         files = files_of(Path(path))
     except OSError as error:
         raise SettingsError([f"file.path: {error.filename}: {error.strerror}"]) from None
+    except ValueError as error:
+        raise SettingsError([f"file.path: {error}, got {path!r}"]) from None
     return FileSource(files, settings.consumer.max_message_bytes)
 
 
 def files_of(path: Path) -> list[Path]:
     """Return the files that `path` stands for: itself, or those of a folder that are not hidden, by name.
 
-    Raises OSError if one of them can't be read.
+    Raises OSError if one of them can't be read. So does a pipe or a device: it could not be read from its beginning
+    again, and may let the reader wait for ever.
     """
-    files = [path]
-    if path.is_dir():
+    mode = path.stat().st_mode
+    if stat.S_ISDIR(mode):
         files = sorted(file for file in path.iterdir() if file.is_file() and not file.name.startswith("."))
+    elif stat.S_ISREG(mode):
+        files = [path]
+    else:
+        raise OSError(errno.EINVAL, "neither a regular file nor a folder", str(path))
     for file in files:
         file.open("rb").close()
     return files
@@ -45,8 +58,11 @@ class FileSource:
     message longer than `max_message_bytes` is cut one byte beyond, so that it is still too large.
     """
 
-    def __init__(self, files: Iterable[Path], max_message_bytes: int) -> None:
+    def __init__(self, files: Sequence[Path], max_message_bytes: int) -> None:
         self._limit = max_message_bytes + 1
+        self._files = len(files)
+        self._returned = 0
+        self._is_closed = False
         self._records = (record for file in files for record in _read(file, self._limit))
         self._ahead = next(self._records, None)
 
@@ -58,7 +74,7 @@ class FileSource:
     def poll(self, timeout: float, max_records: int) -> Sequence[Record]:
         """Return the next records at once: `max_records`, fewer if they are large or the last ones.
 
-        Raises OSError if a file can't be read any more.
+        Raises SourceFailed if a file can't be read any more.
         """
         records: list[Record] = []
         size = 0
@@ -66,6 +82,7 @@ class FileSource:
             records.append(self._ahead)
             size += len(self._ahead.value or b"")
             self._ahead = next(self._records, None)
+        self._returned += len(records)
         return records
 
     def keep_alive(self, timeout: float) -> None:
@@ -88,19 +105,31 @@ class FileSource:
         return None
 
     def close(self) -> None:
-        """Close the file that is open."""
+        """Close the file that is open, and tell what was read if the end was reached."""
+        if self.exhausted and not self._is_closed:
+            self._tell_of_end()
+        self._is_closed = True
         self._records.close()
         self._ahead = None
 
+    def _tell_of_end(self) -> None:
+        if self._files:
+            log.info("all files are read", files=self._files, records=self._returned)
+        else:
+            log.warning("the folder has no file to read")
+
 
 def _read(file: Path, limit: int) -> Iterator[Record]:
-    with file.open("rb") as opened:
-        if file.suffix.lower() in _LINE_SUFFIXES:
-            for number, line in enumerate(_lines(opened, limit)):
-                if line.strip():
-                    yield _record(file, number, line)
-        else:
-            yield _record(file, 0, opened.read(limit))
+    try:
+        with file.open("rb") as opened:
+            if file.suffix.lower() in _LINE_SUFFIXES:
+                for number, line in enumerate(_lines(opened, limit)):
+                    if line.strip():
+                        yield _record(file, number, line)
+            else:
+                yield _record(file, 0, opened.read(limit))
+    except OSError as error:
+        raise SourceFailed(f"{file}: {error.strerror or error}") from error
 
 
 def _lines(opened: BinaryIO, limit: int) -> Iterator[bytes]:

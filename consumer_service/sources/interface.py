@@ -77,6 +77,10 @@ class SourceUnavailable(Exception):
     """The source can't do it at the moment; the text says why, and trying again later is right."""
 
 
+class SourceFailed(Exception):
+    """The source can't go on, and trying again would not help: the text is the one line with which the process ends."""
+
+
 class MessageSource(Protocol):
     """What the runner needs of a broker. All calls come from one thread."""
 

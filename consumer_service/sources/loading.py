@@ -4,6 +4,7 @@ from collections.abc import Callable
 from importlib.metadata import EntryPoint, entry_points
 
 from consumer_service.settings import ConsumerProcessSettings
+from consumer_service.sources.checked import CheckedSource
 from consumer_service.sources.interface import INTERFACE_VERSION, MessageSource, SourceSettings
 from libaggregator.build import DISTRIBUTION
 from libaggregator.settings import SettingsError
@@ -14,7 +15,7 @@ ENTRY_POINT_GROUP = "aggregator.sources"
 MAX_ERROR = 300
 """Characters of an error of a plug-in that are shown."""
 
-_METHODS = ("poll", "keep_alive", "commit", "send_dead_letters", "progress", "problem", "exhausted", "close")
+_METHODS = ("poll", "keep_alive", "commit", "send_dead_letters", "progress", "problem", "close")
 
 # loaded only when they are used: each works without the client of another
 _BUILT_IN = {"file": "consumer", "kafka": "consumer", "redis": "redis"}
@@ -53,7 +54,7 @@ def _load_plugin(entry: EntryPoint) -> OpenSource:
     who = _described(entry)
     try:
         factory = entry.load()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise SettingsError([f"consumer.source: {who} can't be loaded: {_in_one_line(error)}"]) from error
     version = getattr(factory, "interface_version", None)
     if version != INTERFACE_VERSION:
@@ -65,14 +66,18 @@ def _load_plugin(entry: EntryPoint) -> OpenSource:
     def create(settings: ConsumerProcessSettings) -> MessageSource:
         try:
             source: MessageSource = factory(SourceSettings(settings.consumer.max_message_bytes, settings.plugin))
-            missing = [method for method in _METHODS if not hasattr(source, method)]
+            missing = [method for method in _METHODS if not callable(getattr(source, method, None))]
+            # a method would always be true, and the process would end at once
+            has_end = hasattr(source, "exhausted") and not callable(source.exhausted)
         except SettingsError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise SettingsError([f"consumer.source: {who} can't be made: {_in_one_line(error)}"]) from error
         if missing:
-            raise SettingsError([f"consumer.source: {who} lacks {', '.join(missing)}"])
-        return source
+            raise SettingsError([f"consumer.source: {who} lacks the methods {', '.join(missing)}"])
+        if not has_end:
+            raise SettingsError([f"consumer.source: {who} lacks exhausted, which is no method"])
+        return CheckedSource(source, who)
 
     return create
 
@@ -81,5 +86,5 @@ def _described(entry: EntryPoint) -> str:
     return f"{entry.name!r} of {entry.dist.name} {entry.dist.version}" if entry.dist else repr(entry.name)
 
 
-def _in_one_line(error: Exception) -> str:
+def _in_one_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())}"[:MAX_ERROR]

@@ -9,7 +9,7 @@ from typing import Any
 
 import structlog
 from redis import Redis
-from redis.exceptions import ResponseError
+from redis.exceptions import OutOfMemoryError, ResponseError
 
 from consumer_service.redis_client import FAULTS, describe, make_client, problems_of
 from consumer_service.settings import ConsumerProcessSettings, RedisSettings
@@ -47,6 +47,8 @@ _ACKNOWLEDGED_TOGETHER = 1000
 _PARTS_OF_CLAIM = 3
 _MOST_PENDING = 100_000
 _SHOWN = 10
+_GONE = ("NOGROUP", "UNBLOCKED")
+"""How an error begins that tells that stream or group are not there, or went while an entry was waited for."""
 
 Entries = Sequence[tuple[bytes, Mapping[bytes, bytes]]]
 
@@ -77,7 +79,7 @@ class RedisSource:
         self._client = make_client(settings)
         self._letters = DeadLetterStream(self._client, settings.dead_letter_stream)
         self._problem: str | None = "not connected yet"
-        self._has_group = self._had_group = False
+        self._has_group = self._had_group = self._was_answered = False
         self._in_hand: dict[EntryId, int] = {}
         self._waiting: list[tuple[EntryId, Record]] = []
         self._read_at_once = _FIRST_READ
@@ -122,7 +124,7 @@ class RedisSource:
         """Add rejected records to `redis.dead_letter_stream`, if there is one; it is made with the first of them."""
         if not self._settings.dead_letter_stream:
             return Delivery()
-        with self._faults("dead letters: "):
+        with self._faults("dead letters: ", self._settings.dead_letter_stream):
             self._letters.send(letters)
         return Delivery(sent=len(letters))
 
@@ -138,9 +140,9 @@ class RedisSource:
             stream = self._client.xinfo_stream(self._settings.stream)
             groups = self._client.xinfo_groups(self._settings.stream)
         except FAULTS as error:
-            log.debug("progress not known", problem=describe(error))
+            log.debug("progress not known", problem=self._described(error, self._settings.stream))
             return {}
-        group = next((group for group in groups if group["name"] == self._settings.group.encode()), None)
+        group = self._group_in(groups)
         lag = None if group is None else lag_of(stream, group)
         if lag is None:
             return {}
@@ -190,6 +192,10 @@ class RedisSource:
         is_next = self._settings.start_at == "next" and not self._had_group
         try:
             self._client.xgroup_create(self._settings.stream, self._settings.group, _NEXT if is_next else _FIRST)
+        except OutOfMemoryError:
+            # refused also if the group is there, which is when reading may make room
+            if not self._finds_group():
+                raise
         except ResponseError as error:
             if "requires the key to exist" in str(error):
                 return False
@@ -197,12 +203,20 @@ class RedisSource:
                 raise
         return True
 
+    def _finds_group(self) -> bool:
+        with suppress(ResponseError):
+            return self._group_in(self._client.xinfo_groups(self._settings.stream)) is not None
+        return False
+
+    def _group_in(self, groups: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+        return next((group for group in groups if group["name"] == self._settings.group.encode()), None)
+
     def _read(self, count: int, deadline: float) -> list[tuple[EntryId, Record]]:
         """Return entries that wait for us, claimed ones, or new ones, in their order."""
         try:
             found = self._own(count) or self._claimed(count) or self._new(count, deadline)
         except ResponseError as error:
-            if not str(error).startswith("NOGROUP"):
+            if not str(error).startswith(_GONE):
                 raise
             log.warning("stream or group is gone, beginning at its first entry when it is there again")
             self._has_group = False
@@ -310,21 +324,27 @@ class RedisSource:
         self._client.xack(self._settings.stream, self._settings.group, *ids)
 
     @contextmanager
-    def _faults(self, doing: str = "") -> Iterator[None]:
+    def _faults(self, doing: str = "", stream: str = "") -> Iterator[None]:
         """Turn faults of the client into SourceUnavailable, and connect anew after one.
+
+        They are of `stream`, by default of the one that is read.
 
         A server that became a replica is known by its name only, and answers that did not come may have had entries.
         """
         try:
             yield
         except FAULTS as error:
-            self._problem = doing + describe(error)
+            self._problem = doing + self._described(error, stream or self._settings.stream)
             self._own_after = _FIRST
             with suppress(*FAULTS):
                 self._client.close()
             raise SourceUnavailable(self._problem) from error
+        self._was_answered = True
         if self._has_group:
             self._problem = None
+
+    def _described(self, error: Exception, stream: str) -> str:
+        return describe(error, self._settings, stream, was_answered=self._was_answered)
 
 
 class DeadLetterStream:

@@ -32,7 +32,7 @@ class Streams:
         stream = self._found(self._settings.stream)
         if stream is None:
             raise SourceUnavailable(f"stream {self._settings.stream!r} does not exist")
-        with _faults_told():
+        with self._faults_told(self._settings.stream):
             groups = self._client.xinfo_groups(self._settings.stream)
         group = next((group for group in groups if group["name"] == self._settings.group.encode()), None)
         if group:
@@ -47,13 +47,20 @@ class Streams:
         return int(found["length"]) if found else 0
 
     def _found(self, name: str) -> Any:
-        with _faults_told():
+        with self._faults_told(name):
             try:
                 return self._client.xinfo_stream(name)
             except ResponseError as error:
                 if _NO_STREAM not in str(error):
                     raise
                 return None
+
+    @contextmanager
+    def _faults_told(self, stream: str) -> Iterator[None]:
+        try:
+            yield
+        except FAULTS as error:
+            raise SourceUnavailable(describe(error, self._settings, stream, was_answered=False)) from error
 
 
 @contextmanager
@@ -65,11 +72,3 @@ def connected(settings: RedisSettings) -> Iterator[Streams]:
     finally:
         with suppress(*FAULTS):
             client.close()
-
-
-@contextmanager
-def _faults_told() -> Iterator[None]:
-    try:
-        yield
-    except FAULTS as error:
-        raise SourceUnavailable(describe(error)) from error

@@ -323,7 +323,7 @@ class TestRun:
             (messages, 2, "not a message")
         ]
         texts = [event["event"] for event in log_of(process)]
-        assert texts == ["consumer started", "message rejected", "batch done", "consumer stopped"]
+        assert texts == ["consumer started", "message rejected", "batch done", "all files are read", "consumer stopped"]
 
     def test_all_kinds_of_payloads_have_their_outcome(self, start: Start, migrated: str, tmp_path: Path) -> None:
         folder = tmp_path / "payloads"
@@ -432,7 +432,11 @@ class TestStop:
         lock.rollback()
         assert consumer.wait_exit() == 0
         assert query(url, "SELECT count(*) FROM report") == [(2,)]
-        assert [event["event"] for event in log_of(consumer)][-2:] == ["batch done", "consumer stopped"]
+        assert [event["event"] for event in log_of(consumer)][-3:] == [
+            "batch done",
+            "all files are read",
+            "consumer stopped",
+        ]
 
     def test_ctrl_c_is_no_different(self, consumer: Process, url: str, lock: Any) -> None:
         consumer.signal(signal.SIGINT)

@@ -3,6 +3,7 @@
 import re
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from redis import Redis
 from structlog.testing import capture_logs
 
 from consumer_service import redis_client
+from consumer_service.settings import RedisSettings
 from consumer_service.sources import DeadLetter, Delivery, MessageSource, Partition, Record, SourceUnavailable
 from examples.demo.ports import free_port
 from libaggregator.settings import Secret
@@ -155,6 +157,22 @@ class TestGroup:
         redis.server.client.xgroup_destroy(redis.stream, redis.redis.group)
 
         assert values(read(source, 10)) == TEN
+
+    def test_a_stream_that_goes_while_an_entry_is_waited_for_is_no_outage(
+        self, redis: RedisHarness, plain_logs: None
+    ) -> None:
+        redis.fill([b"before"])
+        source = redis.open()
+        source.commit(offsets_after(read(source, 1)))
+
+        with ThreadPoolExecutor(1) as threads:
+            waiting = threads.submit(source.poll, 20, 1)
+            eventually(lambda: redis.server.client.info("clients")["blocked_clients"], 20, "the source waits")
+            redis.server.client.delete(redis.stream)
+            assert waiting.result() == []
+
+        redis.fill([b"after"])
+        assert values(read(source, 1)) == [b"after"]
 
     def test_two_share_a_stream(self, redis: RedisHarness) -> None:
         redis.fill(TEN)
@@ -367,7 +385,8 @@ class TestOutage:
         stoppable.server.client.config_set("requirepass", "another")
         source = stoppable.open()
 
-        with pytest.raises(SourceUnavailable, match="invalid username-password pair"):
+        place = f"127.0.0.1:{stoppable.server.port}"
+        with pytest.raises(SourceUnavailable, match=f"^{place}: invalid username-password pair"):
             source.poll(POLL_SECONDS, 1)
         assert "s3cr3t" not in (source.problem() or "")
         stoppable.server.client.config_set("requirepass", "s3cr3t@")
@@ -403,7 +422,13 @@ class TestOutage:
     def test_a_key_that_is_no_stream_is_a_problem(self, redis: RedisHarness) -> None:
         redis.server.client.set(redis.stream, "x")
 
-        with pytest.raises(SourceUnavailable, match="wrong kind of value"):
+        with pytest.raises(SourceUnavailable, match=f"stream '{redis.stream}': .*wrong kind of value"):
+            redis.open().poll(POLL_SECONDS, 1)
+
+    def test_tls_at_a_port_without_it_is_told_of(self, redis: RedisHarness) -> None:
+        redis.redis = replace(redis.redis, url=Secret(redis.server.url.replace("redis://", "rediss://")))
+
+        with pytest.raises(SourceUnavailable, match=r"redis\.url has to begin with redis://"):
             redis.open().poll(POLL_SECONDS, 1)
 
     def test_tls_with_certificates_of_both_sides(self, tmp_path: Path) -> None:
@@ -428,6 +453,9 @@ class TestOutage:
                 made.open().poll(POLL_SECONDS, 1)
             made.redis = replace(made.redis, ssl_cafile=str(authority.certificate))
             assert values(read(made.open(), 10)) == TEN
+            made.redis = RedisSettings(url=Secret(f"redis://localhost:{port}"))
+            with pytest.raises(SourceUnavailable, match=r"redis\.url has to begin with rediss://"):
+                made.open().poll(POLL_SECONDS, 1)
             made.close()
 
 
@@ -481,12 +509,29 @@ class TestDeadLetters:
         records = read(source, 10)
         stoppable.server.client.config_set("maxmemory", 1)
 
-        with pytest.raises(SourceUnavailable, match=r"^dead letters: .*maxmemory"):
+        with pytest.raises(SourceUnavailable, match=r"^dead letters: 127.*: stream 'dead.*maxmemory"):
             source.send_dead_letters([letter(b"payload")])
         assert "payload" not in (source.problem() or "")
         stoppable.server.client.config_set("maxmemory", 0)
 
         assert source.send_dead_letters([letter(b"payload")]) == Delivery(sent=1)
+        source.commit(offsets_after(records))
+        assert pending(stoppable) == 0
+
+    def test_a_server_without_memory_is_read_if_the_group_is_there(self, stoppable: RedisHarness) -> None:
+        client = stoppable.server.client
+        stoppable.fill(TEN)
+        client.config_set("maxmemory", 1)
+        source = stoppable.open()
+        with pytest.raises(SourceUnavailable, match=f"stream '{stoppable.stream}': .*maxmemory"):
+            source.poll(POLL_SECONDS, 1)
+        client.config_set("maxmemory", 0)
+        client.xgroup_create(stoppable.stream, stoppable.redis.group, "0")
+        client.config_set("maxmemory", 1)
+
+        records = read(source, 10)
+
+        assert values(records) == TEN
         source.commit(offsets_after(records))
         assert pending(stoppable) == 0
 

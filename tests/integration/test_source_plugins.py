@@ -4,9 +4,10 @@ import importlib
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from textwrap import dedent, indent
 
 import pytest
 
@@ -17,9 +18,22 @@ from consumer_service.sources.loading import find_source
 from libaggregator.settings import FreeSection, load
 from tests.support.databases import migrate_database, open_database, sqlite_url_in
 from tests.support.messages import CLUSTERS, payload
-from tests.support.processes import REPOSITORY, Processes
+from tests.support.processes import REPOSITORY, Process, Processes
 from tests.support.waiting import eventually
 
+BAD = """
+import threading
+from consumer_service.sources import Record
+
+class Bad:
+    interface_version = 1
+    exhausted = False
+
+    def __init__(self, settings): ...
+    def nothing(self, *arguments): ...
+
+    poll = keep_alive = commit = send_dead_letters = progress = problem = close = nothing
+"""
 CONSUMER = [sys.executable, "-m", "consumer_service.cli"]
 
 
@@ -116,6 +130,57 @@ def test_the_consumer_runs_on_a_source_that_is_installed_beside_it(
     counts = [database.execute_sql(f"SELECT count(*) FROM {table}").fetchone()[0] for table in tables]
     database.close()
     assert counts == [2, 1]
+
+
+@pytest.fixture
+def start_bad(tmp_path: Path, processes: Processes) -> Callable[[str], Process]:
+    """Return a function that starts a consumer on a source whose class has a body that is given as text."""
+
+    def start(body: str) -> Process:
+        folder = tmp_path / "installed"
+        metadata = folder / "bad-1.5.dist-info"
+        metadata.mkdir(parents=True)
+        (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: bad\nVersion: 1.5\n")
+        (metadata / "entry_points.txt").write_text("[aggregator.sources]\nbad = bad_source:Bad\n")
+        (folder / "bad_source.py").write_text(BAD + indent(dedent(body), "    "))
+        environment = {
+            "PYTHONPATH": str(folder),
+            "AGGREGATOR_DATABASE__URL": migrate_database(sqlite_url_in(tmp_path)),
+            "AGGREGATOR_CONSUMER__ADMIN_PORT": "0",
+            "AGGREGATOR_CONSUMER__SOURCE": "bad",
+        }
+        return processes.start("consumer", [*CONSUMER, "run"], environment)
+
+    return start
+
+
+@pytest.mark.long
+def test_a_stop_is_heard_while_a_source_blocks_where_it_is_made(start_bad: Callable[[str], Process]) -> None:
+    process = start_bad("""
+        def __init__(self, settings):
+            print("being made", flush=True)
+            threading.Event().wait()
+        """)
+    process.wait_for_log("being made")
+
+    assert process.stop() == 0, process.output
+    assert "stopped while the source was still being made" in process.output
+
+
+def test_a_source_that_returns_what_none_may_ends_the_process_with_one_line(
+    start_bad: Callable[[str], Process],
+) -> None:
+    process = start_bad("""
+        def poll(self, timeout, max_records):
+            return [Record("a", 0, 2**70, None, b"no JSON", (), None)]
+        """)
+
+    assert process.wait_exit(30) == 1, process.output
+    expected = "expected an integer from 0 to 9223372036854775807"
+    assert process.output.splitlines()[-1] == (
+        f"Error: source 'bad' of bad 1.5: poll returned a record with offset {2**70}, {expected}"
+    )
+    assert "Traceback" not in process.output
 
 
 def test_a_start_with_a_setting_that_the_source_does_not_know_ends_with_one_line(

@@ -1,13 +1,15 @@
 """The source `file`."""
 
 import gzip
+import os
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from consumer_service.settings import ConsumerProcessSettings
-from consumer_service.sources import Record
+from consumer_service.sources import Record, SourceFailed
 from consumer_service.sources.file import FileSource, create, files_of
 from consumer_service.sources.loading import find_source
 from libaggregator.settings import SettingsError, load
@@ -143,6 +145,76 @@ def test_a_path_that_is_not_there_is_refused() -> None:
         create(settings_for("/nowhere/results.jsonl"))
 
     assert caught.value.problems == ["file.path: /nowhere/results.jsonl: No such file or directory"]
+
+
+def test_a_pipe_is_refused(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe.jsonl"
+    os.mkfifo(pipe)
+    # so that a reader that opens it all the same does not wait
+    writer = os.open(pipe, os.O_RDWR)
+
+    with pytest.raises(OSError, match="neither a regular file nor a folder"):
+        files_of(pipe)
+    os.close(writer)
+    with pytest.raises(SettingsError) as caught:
+        create(settings_for(str(pipe)))
+
+    assert caught.value.problems == [f"file.path: {pipe}: neither a regular file nor a folder"]
+
+
+def test_a_path_that_can_not_be_is_refused() -> None:
+    with pytest.raises(SettingsError, match=r"file\.path: embedded null byte, got 'a"):
+        create(settings_for("a\0b"))
+
+
+def test_a_file_that_vanishes_before_it_is_read_is_named(tmp_path: Path) -> None:
+    for name in ("a.json", "b.json", "c.json"):
+        (tmp_path / name).touch()
+    source = create(settings_for(str(tmp_path)))
+    (tmp_path / "b.json").unlink()
+
+    with pytest.raises(SourceFailed) as caught:
+        source.poll(0, 10)
+
+    assert str(caught.value) == f"{tmp_path / 'b.json'}: No such file or directory"
+    assert not source.exhausted
+    with capture_logs() as logs:
+        source.close()
+    assert logs == []
+
+
+def test_how_much_was_read_is_told_once_at_the_end(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(b"1\n\n2\n")
+    (tmp_path / "b.json").touch()
+    source = create(settings_for(str(tmp_path)))
+    source.poll(0, 1)
+    source.poll(0, 10)
+
+    with capture_logs() as logs:
+        source.close()
+        source.close()
+
+    assert logs == [{"event": "all files are read", "files": 2, "records": 3, "log_level": "info"}]
+
+
+def test_the_end_is_not_told_of_before_it_is_reached(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(b"1\n2\n")
+    source = create(settings_for(str(tmp_path)))
+    source.poll(0, 1)
+
+    with capture_logs() as logs:
+        source.close()
+
+    assert logs == []
+
+
+def test_a_folder_without_files_is_warned_of(tmp_path: Path) -> None:
+    source = create(settings_for(str(tmp_path)))
+
+    with capture_logs() as logs:
+        source.close()
+
+    assert [(entry["event"], entry["log_level"]) for entry in logs] == [("the folder has no file to read", "warning")]
 
 
 def test_is_found_by_its_name(tmp_path: Path) -> None:

@@ -6,7 +6,11 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from redis.exceptions import AuthenticationError, ResponseError
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from consumer_service.redis_client import describe
 from consumer_service.settings import ConsumerProcessSettings, RedisSettings
 from consumer_service.sources import SettingsError
 from consumer_service.sources.loading import find_source
@@ -47,7 +51,7 @@ def test_the_defaults_make_a_source_that_is_not_connected() -> None:
 )
 def test_a_url_that_names_no_server_is_refused(url: str) -> None:
     (problem,) = problems(url=Secret(url))
-    assert problem.startswith("redis.url: expected redis://USER:PASSWORD@HOST:PORT/DATABASE, got ")
+    assert problem.startswith("redis.url: expected redis://USER:PASSWORD@HOST:PORT/DATABASE, with `#`")
 
 
 def test_a_url_is_shown_without_its_password() -> None:
@@ -56,6 +60,49 @@ def test_a_url_is_shown_without_its_password() -> None:
     option = options_of(ConsumerProcessSettings)["redis.url"]
     assert shown(option, Secret("rediss://user:s3cr3t@h:1/0")) == '"rediss://user:***@h:1/0"'
     assert shown(option, Secret("redis://:s3cr3t@h")) == '"redis://:***@h"'
+
+
+@pytest.mark.parametrize("character", ["#", "/", "?", "[", "@/", "@#", ":/", "%/", "\n/"])
+def test_a_password_that_is_not_encoded_is_not_shown_and_the_one_problem_says_how_it_is(character: str) -> None:
+    url = Secret(f"rediss://aggregator:s3cr3t{character}s3cr3t@localhost:26380/0")
+    (problem,) = problems(url=url, ssl_cafile="ca.pem", ssl_password=Secret("x"))
+    assert "s3cr3t" not in problem
+    assert "`#`, `/`, `?`, `@`, `%` in USER and PASSWORD encoded (%23, %2F, %3F, %40, %25)" in problem
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (ResponseError("WRONGTYPE x"), "h:7: stream 's': WRONGTYPE x"),
+        (AuthenticationError("invalid pair"), "h:7: invalid pair"),
+        (RedisConnectionError("Error 111 connecting to h:7. Refused."), "Error 111 connecting to h:7. Refused."),
+        (RedisTimeoutError("Timeout\nreading"), "h:7: no answer: Timeout reading"),
+        (UnicodeError(), "h:7: UnicodeError"),
+    ],
+)
+def test_a_fault_is_described_with_the_server_and_the_stream_that_it_is_of(error: Exception, expected: str) -> None:
+    settings = RedisSettings(url=Secret("redis://user:s3cr3t@h:7"))
+    assert describe(error, settings, "s", was_answered=True) == expected
+
+
+@pytest.mark.parametrize(
+    ("scheme", "error", "hint"),
+    [
+        ("redis", RedisConnectionError("(104, 'Connection reset by peer')"), "rediss://"),
+        ("redis", RedisConnectionError("Connection closed by server."), "rediss://"),
+        ("redis", RedisConnectionError("Connection refused"), ""),
+        ("redis", RedisTimeoutError("Timeout connecting to server"), ""),
+        ("rediss", RedisTimeoutError("Timeout connecting to server"), "redis://"),
+        ("rediss", RedisConnectionError("Connection reset by peer"), ""),
+    ],
+)
+def test_a_wrong_scheme_is_thought_of_as_long_as_no_server_has_answered(
+    scheme: str, error: Exception, hint: str
+) -> None:
+    settings = RedisSettings(url=Secret(f"{scheme}://h:7"))
+    assert "redis.url" not in describe(error, settings, "s", was_answered=True)
+    text = describe(error, settings, "s", was_answered=False)
+    assert f"redis.url has to begin with {hint}" in text if hint else "redis.url" not in text
 
 
 @pytest.mark.parametrize(

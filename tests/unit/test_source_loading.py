@@ -3,11 +3,12 @@
 from collections.abc import Callable
 from pathlib import Path
 from textwrap import dedent
+from typing import Any
 
 import pytest
 
 from consumer_service.settings import ConsumerProcessSettings
-from consumer_service.sources import INTERFACE_VERSION, MessageSource
+from consumer_service.sources import INTERFACE_VERSION, MessageSource, SourceFailed
 from consumer_service.sources.loading import ENTRY_POINT_GROUP, find_source
 from libaggregator.commands import print_settings
 from libaggregator.settings import SettingsError, load
@@ -60,6 +61,11 @@ def made(environment: dict[str, str] | None = None) -> MessageSource:
     return find_source("pigeons")(settings)
 
 
+def plugin_of(source: MessageSource) -> Any:
+    """Return what the distribution made."""
+    return source._source  # type: ignore[attr-defined]
+
+
 def problems(environment: dict[str, str] | None = None) -> list[str]:
     with pytest.raises(SettingsError) as raised:
         made(environment)
@@ -70,9 +76,15 @@ class TestFinding:
     def test_a_source_that_is_installed_is_found_and_named_beside_the_others(self, install: Install) -> None:
         install(GOOD, "Good")
 
-        assert type(made()).__name__ == "Good"
+        assert type(plugin_of(made())).__name__ == "Good"
         with pytest.raises(SettingsError, match="no source named 'owls'; installed: file, kafka, pigeons, redis"):
             find_source("owls")
+
+    def test_what_it_returns_is_checked_under_its_name(self, install: Install) -> None:
+        install(GOOD.replace("return ()", "return None"), "Good")
+
+        with pytest.raises(SourceFailed, match=r"^source 'pigeons' of pigeon-post 1\.5: poll returned None"):
+            made().poll(0, 1)
 
     def test_a_source_that_is_built_in_is_not_replaced(self, install: Install, tmp_path: Path) -> None:
         install(GOOD, "Good")
@@ -100,8 +112,15 @@ class TestFinding:
                 "class Good:\n    interface_version = 1\n    def __init__(self, settings): raise OSError('no\\nwings')",
                 "can't be made: OSError: no wings",
             ),
-            (GOOD.replace("keep_alive = commit = ", ""), "lacks keep_alive, commit"),
-            (GOOD.replace("exhausted", "x"), "lacks exhausted"),
+            ("import sys\nsys.exit('no\\nwings')", "can't be loaded: SystemExit: no wings"),
+            (
+                "class Good:\n    interface_version = 1\n    def __init__(self, settings): raise SystemExit(3)",
+                "can't be made: SystemExit: 3",
+            ),
+            (GOOD.replace("keep_alive = commit = ", ""), "lacks the methods keep_alive, commit"),
+            (GOOD + "\n        close = True", "lacks the methods close"),
+            (GOOD.replace("exhausted", "x"), "lacks exhausted, which is no method"),
+            (GOOD + "\n        exhausted = nothing", "lacks exhausted, which is no method"),
         ],
     )
     def test_one_that_can_not_be_used_is_named_in_one_line(self, install: Install, module: str, expected: str) -> None:
@@ -115,11 +134,11 @@ class TestSettings:
         install(GOOD, "Good")
         environment = {"AGGREGATOR_PLUGIN__NUMBER": "7", "AGGREGATOR_PLUGIN__PASSWORD": "s3cr3t"}
 
-        source = made({**environment, "AGGREGATOR_CONSUMER__MAX_MESSAGE_BYTES": "99"})
+        source = plugin_of(made({**environment, "AGGREGATOR_CONSUMER__MAX_MESSAGE_BYTES": "99"}))
 
-        own = source.own  # type: ignore[attr-defined]
+        own = source.own
         assert (own.name, own.number, own.password.reveal()) == ("", 7, "s3cr3t")
-        assert source.settings.max_message_bytes == 99  # type: ignore[attr-defined]
+        assert source.settings.max_message_bytes == 99
 
     @pytest.mark.parametrize(
         ("name", "value", "expected"),
@@ -148,9 +167,9 @@ class TestSettings:
         print_settings(ConsumerProcessSettings, loaded)
 
         shown = capsys.readouterr().out
-        source = find_source("pigeons")(loaded.settings)
-        assert source.own.password.reveal() == "s3cr3t"  # type: ignore[attr-defined]
-        everything = shown + repr(loaded) + repr(source.settings) + repr(source.own.password)  # type: ignore[attr-defined]
+        source = plugin_of(find_source("pigeons")(loaded.settings))
+        assert source.own.password.reveal() == "s3cr3t"
+        everything = shown + repr(loaded) + repr(source.settings) + repr(source.own.password)
         assert "s3cr3t" not in everything
         lines = [line.split("  # ") for line in shown.partition("[plugin]\n")[2].splitlines()]
         assert [(line.strip(), origin) for line, origin in lines] == [
