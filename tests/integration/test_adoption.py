@@ -122,15 +122,17 @@ def test_a_run_that_a_signal_ends_in_the_middle_is_continued(
 
 @pytest.mark.long
 def test_a_column_that_demands_a_value_keeps_the_consumer_from_starting_and_not_the_api(
-    command: Command, start_api: StartApi, existing: str
+    command: Command, start_api: StartApi, existing: str, tmp_path: Path
 ) -> None:
+    file = tmp_path / "results.jsonl"
+    file.write_bytes(payload(OTHER))
     execute(
         existing,
         "ALTER TABLE rule_hit ADD COLUMN tenant integer NOT NULL DEFAULT 1",
         "ALTER TABLE rule_hit ALTER COLUMN tenant DROP DEFAULT",
     )
     for arguments in (("migrate", "--plan"), ("migrate",), ("run",)):
-        line = ended(command(existing, *arguments, CONSUMER__SOURCE="file", FILE__PATH="/dev/null"), 2)[-1]
+        line = ended(command(existing, *arguments, CONSUMER__SOURCE="file", FILE__PATH=str(file)), 2)[-1]
         assert "column rule_hit.tenant is NOT NULL without a default" in line
     api = start_api(existing).wait_until_it_listens()
     assert api.get(f"organizations/1/clusters/{CLUSTER}/users/1/report").status == 200
