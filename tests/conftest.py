@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import structlog
 from structlog.testing import capture_logs
 
 from tests.support.brokers import AnyBroker, EmbeddedTestBroker
@@ -18,6 +19,14 @@ from tests.support.redis import REQUIRE_VARIABLE as REQUIRE_REDIS
 from tests.support.redis import RedisMissingError, RedisServer
 
 STARTED = pytest.StashKey[list[Process]]()
+
+
+@pytest.fixture(autouse=True)
+def logs_as_before() -> Iterator[None]:
+    """Undo what a test did to the log of its process, as a command does that runs in it."""
+    before = structlog.get_config()
+    yield
+    structlog.configure(**before)
 
 
 @pytest.fixture(scope="session")
