@@ -1,5 +1,6 @@
 """Fixtures that every test may use: brokers, databases and processes that are real."""
 
+import logging
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -24,9 +25,19 @@ STARTED = pytest.StashKey[list[Process]]()
 @pytest.fixture(autouse=True)
 def logs_as_before() -> Iterator[None]:
     """Undo what a test did to the log of its process, as a command does that runs in it."""
-    before = structlog.get_config()
+    root = logging.getLogger()
+    handlers, levels = root.handlers[:], _levels()
     yield
-    structlog.configure(**before)
+    structlog.reset_defaults()
+    root.handlers[:] = handlers
+    for name in _levels():
+        logging.getLogger(name).setLevel(levels.get(name, logging.NOTSET))
+
+
+def _levels() -> dict[str | None, int]:
+    """Return the level of each logger by its name, None for the root."""
+    loggers = [logger for logger in logging.root.manager.loggerDict.values() if isinstance(logger, logging.Logger)]
+    return {None: logging.root.level, **{logger.name: logger.level for logger in loggers}}
 
 
 @pytest.fixture(scope="session")

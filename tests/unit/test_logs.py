@@ -2,7 +2,6 @@
 
 import json
 import logging
-from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
@@ -13,20 +12,6 @@ from libaggregator.logs import configure
 from libaggregator.settings import LoggingSettings
 
 Level = Literal["debug", "info", "warning", "error"]
-
-
-@pytest.fixture(autouse=True)
-def restored() -> Iterator[None]:
-    """Leave no trace in other tests: logging is configured for the whole process."""
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    levels = {name: logging.getLogger(name).level for name in ("kafka", "waitress.queue")}
-    yield
-    structlog.reset_defaults()
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    for name, before in levels.items():
-        logging.getLogger(name).setLevel(before)
 
 
 def lines(capsys: pytest.CaptureFixture[str]) -> list[str]:

@@ -17,7 +17,6 @@ from libaggregator import logs, spans, tracing
 from libaggregator.settings import LoggingSettings, SettingsError
 from tests.support.collector import PRODUCER_TRACE, TRACEPARENT, SpansInMemory, ids_of
 from tests.support.processes import REPOSITORY
-from tests.unit.test_logs import restored  # noqa: F401 - a fixture
 
 ENDPOINT = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318"}
 
