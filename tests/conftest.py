@@ -30,8 +30,9 @@ def logs_as_before() -> Iterator[None]:
     yield
     structlog.reset_defaults()
     root.handlers[:] = handlers
-    for name in _levels():
-        logging.getLogger(name).setLevel(levels.get(name, logging.NOTSET))
+    for name, level in _levels().items():
+        if level != (before := levels.get(name, logging.NOTSET)):
+            logging.getLogger(name).setLevel(before)
 
 
 def _levels() -> dict[str | None, int]:
