@@ -6,8 +6,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PIP_INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check
+PYTEST := $(BIN)/python -m pytest --numprocesses $(JOBS)
 # in the order of the folders: what is in the last of them is fast, so that all workers end at about the same time
-PYTEST := $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder
+BY_FILE := --dist loadfile --no-loadscope-reorder
 LOCK_VENV := $(VENV)/lock
 # one file for every platform and Python, without a word on where it was made
 LOCK := $(LOCK_VENV)/bin/uv pip compile setup.cfg --quiet --universal --python-version 3.11 --generate-hashes \
@@ -35,18 +36,18 @@ demo: $(STAMP)  ## Run the main job on embedded parts until Ctrl-C (ONCE=1: end 
 	@$(BIN)/python -m examples.demo $(if $(ONCE),--once)
 
 test: $(STAMP)  ## Run all tests on real parts but the long ones (ARGS=... for pytest, JOBS=1: one after another)
-	@$(PYTEST) -m 'not long and not image' $(ARGS)
+	@$(PYTEST) $(BY_FILE) -m 'not long and not image' $(ARGS)
 
 test-faults: $(STAMP)  ## Run the whole fault suite (needs a JDK and Maven)
-	@$(PYTEST) -m faults \
+	@$(PYTEST) --dist worksteal -m faults \
 		$(addprefix --ignore=,$(DEPLOYMENT_TESTS) $(addprefix tests/,contract integration storage unit)) $(ARGS)
 
 test-long: $(STAMP)  ## Run what else takes long: further servers, engines, sizes
-	@$(PYTEST) -m 'long and not faults and not image' \
+	@$(PYTEST) $(BY_FILE) -m 'long and not faults and not image' \
 		$(addprefix --ignore=,$(DEPLOYMENT_TESTS)) $(ARGS)
 
 test-deployment: $(STAMP)  ## Restart and restore under load, and ask Prometheus all queries (needs a JDK, Maven, Prometheus)
-	@$(PYTEST) -m 'long and not image' \
+	@$(PYTEST) $(BY_FILE) -m 'long and not image' \
 		--ignore-glob='*test_manifests*' --ignore=$(KUBERNETES_TESTS) $(DEPLOYMENT_TESTS) $(ARGS)
 
 test-image: $(STAMP)  ## Build the image and run both processes in it (needs root, buildah, debootstrap, runc; no Docker)
