@@ -96,7 +96,7 @@ def running_redis(settings: Mapping[str, str] | None = None) -> Iterator[RedisSe
         server.close()
 
 
-@pytest.fixture(params=["embedded", "apache"])
+@pytest.fixture(params=["embedded", pytest.param("apache", marks=pytest.mark.long)])
 def broker(request: pytest.FixtureRequest) -> AnyBroker:
     """Return each broker in turn; a test that stops it starts it again."""
     name = {"embedded": "embedded_broker", "apache": "apache_kafka"}[request.param]

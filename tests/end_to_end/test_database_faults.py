@@ -14,9 +14,8 @@ from tests.support.postgresql import PostgresqlServer, running_postgresql
 from tests.support.processes import Processes
 from tests.support.waiting import eventually, last
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.long]
 
-IN_EVERY_RUN = ("crashed",)
 WRITTEN_TABLES = ("report", "rule_hit", "recommendation", "report_info", "consumer_error")
 STATES = ("53100", "53200", "55P03", "40001", "40P01", "57014", "58030", "XX000", "23505", "25006")
 """Disk full, memory, no lock, serialization, deadlock, cancelled, IO error, internal error, duplicate, read-only."""
@@ -39,10 +38,7 @@ def deployment(server: PostgresqlServer, apache_kafka: ApacheKafka, processes: P
 
 @pytest.mark.parametrize(
     "fault",
-    [
-        pytest.param(fault, id=name, marks=() if name in IN_EVERY_RUN else pytest.mark.long)
-        for name, fault in DATABASE_FAULTS.items()
-    ],
+    [pytest.param(fault, id=name) for name, fault in DATABASE_FAULTS.items()],
 )
 def test_a_fault_of_the_database_again_and_again_loses_and_repeats_nothing(
     deployment: Deployment, server: PostgresqlServer, begin_run: BeginRun, fault: DatabaseFault
@@ -58,7 +54,6 @@ def test_a_fault_of_the_database_again_and_again_loses_and_repeats_nothing(
     run.finish()
 
 
-@pytest.mark.long
 def test_a_database_that_is_frozen_for_a_minute_is_waited_for(
     deployment: Deployment, server: PostgresqlServer, begin_run: BeginRun
 ) -> None:
@@ -73,7 +68,6 @@ def test_a_database_that_is_frozen_for_a_minute_is_waited_for(
     run.finish()
 
 
-@pytest.mark.long
 def test_a_statement_that_fails_for_no_fault_of_its_values_is_done_again(
     deployment: Deployment, server: PostgresqlServer, begin_run: BeginRun
 ) -> None:
@@ -91,7 +85,6 @@ def test_a_statement_that_fails_for_no_fault_of_its_values_is_done_again(
     run.finish()
 
 
-@pytest.mark.long
 def test_deadlocks_with_another_program_are_no_fault_of_the_messages(
     deployment: Deployment, server: PostgresqlServer, begin_run: BeginRun
 ) -> None:

@@ -31,6 +31,7 @@ def test_the_demo_shows_answers_and_ends_with_0(tmp_path: Path, run: str) -> Non
     assert {path.name for path in tmp_path.iterdir()} == {".demo", "output.log"}
 
 
+@pytest.mark.long
 def test_a_second_demo_in_the_same_folder_is_refused_and_does_not_disturb_the_first(tmp_path: Path) -> None:
     first = _demo(tmp_path)
     try:

@@ -41,6 +41,7 @@ def test_a_port_that_is_taken_ends_the_start_with_its_name(
         assert _refusal(api) == f"error: {name}: can't listen on 127.0.0.1:{port}: Address already in use"
 
 
+@pytest.mark.long
 def test_of_two_that_waited_for_their_database_on_one_port_only_one_serves(
     start_api: StartApi, own_postgresql: PostgresqlServer, server: str
 ) -> None:
@@ -134,6 +135,7 @@ def test_a_database_without_our_steps_is_served_with_one_warning(start_api: Star
     assert api.get("organizations").status == 200
 
 
+@pytest.mark.long
 def test_a_database_that_is_away_at_the_start_is_waited_for(
     start_api: StartApi, own_postgresql: PostgresqlServer
 ) -> None:
@@ -285,7 +287,9 @@ def test_idle_connections_do_not_hold_up_the_end(
         connection.close()
 
 
-@pytest.fixture(params=["1", "2"], ids=["one process", "two workers"])
+@pytest.fixture(
+    params=[pytest.param("1", id="one process"), pytest.param("2", id="two workers", marks=pytest.mark.long)]
+)
 def workers(request: pytest.FixtureRequest) -> str:
     """Return how many processes answer."""
     return str(request.param)

@@ -382,6 +382,7 @@ def test_a_new_pair_that_can_not_be_used_is_told_once_and_the_one_before_goes_on
     assert api.process.output.count("the new certificate can't be used") == 1
 
 
+@pytest.mark.long
 def test_a_key_that_granian_does_not_know_ends_the_start_and_not_a_running_api(
     start_api: StartApi, sqlite_url: str, authority: Authority
 ) -> None:

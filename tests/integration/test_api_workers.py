@@ -90,6 +90,7 @@ def test_a_worker_that_dies_is_replaced_and_its_counts_are_kept(
     assert api.process.stop() == 0
 
 
+@pytest.mark.long
 def test_without_a_worker_the_api_is_not_ready(processes: Processes, sqlite_url: str, server: str) -> None:
     api = _start(processes, fill(sqlite_url), server)
     eventually(lambda: api.readiness().status == 200, 10, "readiness")
@@ -153,6 +154,7 @@ def test_workers_have_kept_connections_closed_before_the_port_is(
     assert api.process.wait_exit() == -signal.SIGTERM
 
 
+@pytest.mark.long
 def test_a_second_signal_ends_the_workers_at_once(processes: Processes, postgresql_url: str, server: str) -> None:
     api = _start(processes, fill(postgresql_url, REPORT), server)
     workers = _workers(api)
@@ -173,6 +175,7 @@ def _hang(bound: socket.socket, pulse: Pulse) -> None:
     signal.pause()
 
 
+@pytest.mark.long
 def test_a_worker_whose_loop_does_not_come_round_is_named() -> None:
     settings = ApiSettings(workers=2, shutdown_timeout=0.0)
     with take_port(ApiSettings(port=0)) as bound:

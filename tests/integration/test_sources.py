@@ -228,7 +228,10 @@ class TestKafkaProgress:
             assert source.progress() == {}
 
 
-@pytest.mark.parametrize("commits", [False, True], ids=["idle", "with offsets on their way"])
+@pytest.mark.parametrize(
+    "commits",
+    [pytest.param(False, id="idle", marks=pytest.mark.long), pytest.param(True, id="with offsets on their way")],
+)
 def test_a_frozen_broker_is_told_although_its_connections_last(apache_kafka: ApacheKafka, commits: bool) -> None:
     kafka = KafkaHarness(apache_kafka)
     # as by default: nothing tells of it before

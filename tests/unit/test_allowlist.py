@@ -162,6 +162,7 @@ def test_no_file_named_is_refused() -> None:
     assert "no file named" in refusal("")
 
 
+@pytest.mark.long
 def test_a_million_lines_are_read_and_looked_up_in_seconds(write: Write) -> None:
     file = write("OrgID\n" + "\n".join(map(str, range(1, 1_000_001))) + "\n")
     begin = time.process_time()

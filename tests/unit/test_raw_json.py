@@ -240,6 +240,7 @@ def test_a_long_array_is_read_like_a_short_one() -> None:
     assert sum(1 for _ in read_array(text)) == 1_000_001
 
 
+@pytest.mark.long
 @pytest.mark.timeout(20)
 @pytest.mark.parametrize(
     "text",
