@@ -272,7 +272,7 @@ class FaultRun:
         with self.deployment.database() as database:
             for cluster in self.traffic.clusters[::2]:
                 org_id = str(cluster.org_id)
-                self.reckoning.model.choices[cluster.name] = org_id
+                self.reckoning.model.choices[cluster.name] = self.reckoning.choices_before[cluster.name] = org_id
                 database.execute_sql(
                     f"INSERT INTO {toggle} (cluster_id, rule_id, disabled, updated_at, error_key, org_id)"
                     f" VALUES ('{cluster.name}', 'rules.rule_1.report', 1, '2026-05-01 00:00:00', 'KEY_1', '{org_id}')"
