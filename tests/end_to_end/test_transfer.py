@@ -18,11 +18,11 @@ from consumer_service.cli import main
 from consumer_service.commands import export, import_
 from consumer_service.transfer import lines
 from examples.demo.ports import free_port
-from tests.support.databases import migrate_database, open_database, sqlite_url_in
+from tests.support.databases import emptied, migrate_database, open_database, sqlite_url_in
 from tests.support.exports import Rows, export_of, fill
 from tests.support.postgresql import PostgresqlServer
 from tests.support.processes import REPOSITORY, Process, Processes
-from tests.support.tables import Tables, empty_tables, read_tables
+from tests.support.tables import Tables, read_tables
 from tests.support.waiting import eventually
 
 CLI = [sys.executable, "-m", "consumer_service.cli"]
@@ -75,11 +75,7 @@ def migrated(module_database_url: str) -> str:
 @pytest.fixture
 def empty(migrated: str) -> str:
     """Return the URL of a migrated database without rows, on each engine in turn."""
-    database = open_database(migrated)
-    with database.atomic():
-        empty_tables(database)
-    database.close()
-    return migrated
+    return emptied(migrated)
 
 
 def filled(url: str, rows: Rows) -> str:

@@ -23,7 +23,7 @@ from libaggregator.messages import decode
 from libaggregator.storage.faults import DATABASE_ERRORS
 from tests.storage.conftest import NOON, Store
 from tests.storage.test_concurrency import Consumer, Interrupted
-from tests.support.databases import open_database
+from tests.support.databases import emptied, open_database
 from tests.support.messages import CLUSTERS, HitSpec, payload, record
 from tests.support.model import Model
 from tests.support.tables import Tables, empty_tables, read_tables
@@ -43,9 +43,7 @@ CLUSTERS_ALONE = Limits(reports=LIMIT)
 @pytest.fixture
 def database(migrated_url: str) -> Iterator[Database]:
     """Yield a database without rows, on each engine in turn."""
-    database = open_database(migrated_url)
-    with database.atomic():
-        empty_tables(database)
+    database = open_database(emptied(migrated_url))
     yield database
     database.close()
 
@@ -53,9 +51,7 @@ def database(migrated_url: str) -> Iterator[Database]:
 @pytest.fixture
 def on_postgresql(shared_url: str) -> Iterator[Database]:
     """Yield a database without rows on PostgreSQL."""
-    database = open_database(shared_url)
-    with database.atomic():
-        empty_tables(database)
+    database = open_database(emptied(shared_url))
     yield database
     database.close()
 

@@ -13,16 +13,14 @@ from consumer_service.status.model import Problem, Rows
 from libaggregator.storage.schema import SchemaError
 from tests.storage.conftest import NOON
 from tests.storage.test_prune import CLUSTER, OTHER, add, add_cluster
-from tests.support.databases import open_database
+from tests.support.databases import emptied, open_database
 from tests.support.tables import empty_tables
 
 
 @pytest.fixture
 def database(migrated_url: str) -> Iterator[Database]:
     """Yield a database without rows, on each engine in turn."""
-    database = open_database(migrated_url)
-    with database.atomic():
-        empty_tables(database)
+    database = open_database(emptied(migrated_url))
     yield database
     database.close()
 
