@@ -39,14 +39,14 @@ def export(*, config_file: Path | None, file: str, force: bool) -> None:
     signal_number = on_first_signal(stop.set)
     try:
         with needing_extra("consumer"):
-            from consumer_service.transfer import exporter, files, lines  # noqa: PLC0415 - other commands are quicker
+            from consumer_service.transfer import exporter, files, line_format  # noqa: PLC0415 - other commands are quicker
 
             counts = exporter.export(settings.database, file, force=force, stop=stop, progress=progress_bar)
     except SettingsError as error:
         refuse(*error.problems)
     except (SchemaError, files.BadName) as error:
         refuse(str(error))
-    except lines.ValueRefused as error:
+    except line_format.ValueRefused as error:
         raise click.ClickException(f"{error}; nothing was exported") from None
     except exporter.Stopped:
         sys.exit(ENDED_BY_SIGNAL + (signal_number() or 0))

@@ -43,7 +43,7 @@ def import_(*, config_file: Path | None, file: str, merge: bool) -> None:
     stop = Event()
     signal_number = on_first_signal(stop.set)
     with needing_extra("consumer"):
-        from consumer_service.transfer import exporter, importer, lines  # noqa: PLC0415 - other commands are quicker
+        from consumer_service.transfer import exporter, importer, line_reader  # noqa: PLC0415 - other commands are quicker
     summary = importer.Summary()
     try:
         with needing_extra("consumer"):
@@ -54,7 +54,7 @@ def import_(*, config_file: Path | None, file: str, merge: bool) -> None:
         refuse(str(error))
     except importer.DatabaseReadOnly as error:
         raise click.ClickException(f"{error}; nothing was written") from None
-    except lines.FileRefused as error:
+    except line_reader.FileRefused as error:
         refuse(f"{file}: {error}")
     except exporter.Stopped:
         click.echo(_what_was_written(summary), err=True)

@@ -1,6 +1,5 @@
 """Puts the parts of a prune together and runs it."""
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from threading import Event
 
@@ -11,6 +10,7 @@ from consumer_service.statement_limit import StatementLimit
 from libaggregator.storage.connections import open_writer
 from libaggregator.storage.faults import DATABASE_ERRORS, READ_ONLY, describe, is_read_only
 from libaggregator.storage.schema import require_schema
+from libaggregator.threads import in_a_thread
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +31,7 @@ def prune(settings: ConsumerProcessSettings, order: Order, stop: Event, progress
     Counts in `summary`, whatever happens. Raises SettingsError or SchemaError if it can't begin with these settings
     or this database, and PruneFailed in an outage: what was done stays done.
     """
-    with ThreadPoolExecutor(1, "prune") as pool:
-        # in another thread, so that signals are heard even while the driver of the database blocks in a call
-        pool.submit(_prune, settings, order, stop, progress, summary).result()
+    in_a_thread("prune", _prune, settings, order, stop, progress, summary)
 
 
 def _prune(settings: ConsumerProcessSettings, order: Order, stop: Event, progress: Progress, summary: Summary) -> None:

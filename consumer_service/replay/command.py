@@ -1,7 +1,6 @@
 """Puts the parts of a replay together and runs it."""
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
 from enum import StrEnum
@@ -21,6 +20,7 @@ from libaggregator.settings import SettingsError
 from libaggregator.storage.connections import open_writer
 from libaggregator.storage.faults import DATABASE_ERRORS, describe
 from libaggregator.storage.schema import require_schema
+from libaggregator.threads import in_a_thread
 
 Progress = Callable[[int], AbstractContextManager[Callable[[int], None]]]
 """Shows how far it is: takes how many things there are, and gives a function that takes how many were done."""
@@ -56,9 +56,7 @@ def replay(settings: ConsumerProcessSettings, order: Order, stop: Event, progres
     Counts in `summary`, whatever happens. Raises SettingsError or SchemaError if it can't begin with these settings
     or this database, and ReplayFailed in an outage: what was done stays done.
     """
-    with ThreadPoolExecutor(1, "replay") as pool:
-        # in another thread, so that signals are heard even while the driver of the database blocks in a call
-        pool.submit(_replay, settings, order, stop, progress, summary).result()
+    in_a_thread("replay", _replay, settings, order, stop, progress, summary)
 
 
 def _replay(settings: ConsumerProcessSettings, order: Order, stop: Event, progress: Progress, summary: Summary) -> None:

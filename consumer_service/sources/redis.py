@@ -142,7 +142,7 @@ class RedisSource:
         except FAULTS as error:
             log.debug("progress not known", problem=self._described(error, self._settings.stream))
             return {}
-        group = self._group_in(groups)
+        group = group_in(groups, self._settings.group)
         lag = None if group is None else lag_of(stream, group)
         if lag is None:
             return {}
@@ -205,11 +205,8 @@ class RedisSource:
 
     def _finds_group(self) -> bool:
         with suppress(ResponseError):
-            return self._group_in(self._client.xinfo_groups(self._settings.stream)) is not None
+            return group_in(self._client.xinfo_groups(self._settings.stream), self._settings.group) is not None
         return False
-
-    def _group_in(self, groups: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
-        return next((group for group in groups if group["name"] == self._settings.group.encode()), None)
 
     def _read(self, count: int, deadline: float) -> list[tuple[EntryId, Record]]:
         """Return entries that wait for us, claimed ones, or new ones, in their order."""
@@ -368,6 +365,11 @@ class DeadLetterStream:
 
     def _add(self, pipeline: Any, letter: DeadLetter) -> None:
         pipeline.xadd(self._stream, fields_of(letter))
+
+
+def group_in(groups: Sequence[Mapping[str, Any]], name: str) -> Mapping[str, Any] | None:
+    """Return the group with this name among those that XINFO GROUPS tells of, None if it is not there."""
+    return next((group for group in groups if group["name"] == name.encode()), None)
 
 
 def lag_of(stream: Mapping[str, Any], group: Mapping[str, Any]) -> int | None:

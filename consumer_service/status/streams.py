@@ -13,7 +13,7 @@ from redis.exceptions import ResponseError
 from consumer_service.redis_client import FAULTS, describe, make_client
 from consumer_service.settings import RedisSettings
 from consumer_service.sources import SourceUnavailable
-from consumer_service.sources.redis import lag_of
+from consumer_service.sources.redis import group_in, lag_of
 from consumer_service.status.model import SourceStatus
 
 _NO_STREAM = "no such key"
@@ -34,7 +34,7 @@ class Streams:
             raise SourceUnavailable(f"stream {self._settings.stream!r} does not exist")
         with self._faults_told(self._settings.stream):
             groups = self._client.xinfo_groups(self._settings.stream)
-        group = next((group for group in groups if group["name"] == self._settings.group.encode()), None)
+        group = group_in(groups, self._settings.group)
         if group:
             lag, pending = lag_of(stream, group), group["pending"]
         else:

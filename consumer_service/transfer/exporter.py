@@ -4,7 +4,6 @@ import re
 import sqlite3
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
 from threading import Event
@@ -15,13 +14,11 @@ from peewee import Database, OperationalError, PostgresqlDatabase
 
 from consumer_service.statements import INTEGER_BYTES
 from consumer_service.transfer import files
-from consumer_service.transfer.lines import (
+from consumer_service.transfer.line_format import (
     FORMAT,
     FORMAT_VERSION,
     Header,
     Limits,
-    LineWriter,
-    TimeRefused,
     ValueRefused,
     in_words,
     key_for_people,
@@ -29,6 +26,7 @@ from consumer_service.transfer.lines import (
     row_type,
     shown,
 )
+from consumer_service.transfer.line_writer import LineWriter, TimeRefused
 from consumer_service.transfer.tables import EXPORTED, Exported
 from libaggregator.build import build_facts
 from libaggregator.clock import utc_now
@@ -37,6 +35,7 @@ from libaggregator.storage.connections import open_reader
 from libaggregator.storage.faults import DATABASE_ERRORS
 from libaggregator.storage.models import SCHEMA_VERSION
 from libaggregator.storage.schema import require_schema
+from libaggregator.threads import in_a_thread
 
 Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 """Shows how far it is: takes what is done and how many steps that has, gives what moves it on by so many."""
@@ -70,9 +69,7 @@ def export(settings: DatabaseSettings, name: str, *, force: bool, stop: Event, p
     value that no other database could take, Stopped after `stop` was set, one of DATABASE_ERRORS or OSError. There is
     no file under this name then but the one that was there.
     """
-    with ThreadPoolExecutor(1, "export") as pool:
-        # in another thread, so that signals are heard even while the driver of the database blocks in a call
-        return pool.submit(_export, settings, name, force, stop, progress).result()
+    return in_a_thread("export", _export, settings, name, force, stop, progress)
 
 
 def _export(settings: DatabaseSettings, name: str, force: bool, stop: Event, progress: Progress) -> dict[str, int]:

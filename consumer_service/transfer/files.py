@@ -12,8 +12,6 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from consumer_service.transfer.lines import BrokenCompression
-
 STANDARD = "-"
 """Instead of a file: standard output or input."""
 
@@ -22,6 +20,10 @@ _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 _GZIP_LEVEL = 6
 _ZSTD_LEVEL = 3
 _BUFFER_BYTES = 1024 * 1024
+
+
+class BrokenCompression(Exception):
+    """The bytes of a file are not those of its compression, or end too early."""
 
 
 class BadName(Exception):

@@ -6,7 +6,6 @@ that an import can be broken off anywhere and done again, and that a newer repor
 
 import sqlite3
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from threading import Event
@@ -17,12 +16,14 @@ from consumer_service.engines import Engine, Row, engine_for
 from consumer_service.statements import Upsert
 from consumer_service.transfer.exporter import Progress, Stopped
 from consumer_service.transfer.files import ExportFile
-from consumer_service.transfer.lines import Block, FileRefused, Limits, LineReader, place_of
+from consumer_service.transfer.line_format import Limits, place_of
+from consumer_service.transfer.line_reader import Block, FileRefused, LineReader
 from consumer_service.transfer.tables import EXPORTED, Exported
 from libaggregator.settings import DatabaseSettings
 from libaggregator.storage.connections import open_writer
 from libaggregator.storage.faults import DATABASE_ERRORS, READ_ONLY, Fault, describe, fault_of, sqlstate_of
 from libaggregator.storage.schema import require_schema
+from libaggregator.threads import in_a_thread
 
 _ATTEMPTS = 10
 _LOCK_TIMEOUT = "55P03"
@@ -100,9 +101,7 @@ def import_file(settings: DatabaseSettings, order: Order, stop: Event, progress:
     FileRefused before anything is written, OSError if the file can't be read, Stopped after `stop` was set, one of
     DATABASE_ERRORS or ImportBroken: what was written stays then.
     """
-    with ThreadPoolExecutor(1, "import") as pool:
-        # in another thread, so that signals are heard even while the driver of the database blocks in a call
-        pool.submit(_import, settings, order, stop, progress, summary).result()
+    in_a_thread("import", _import, settings, order, stop, progress, summary)
 
 
 def _import(settings: DatabaseSettings, order: Order, stop: Event, progress: Progress, summary: Summary) -> None:

@@ -16,7 +16,7 @@ from click.testing import CliRunner
 
 from consumer_service.cli import main
 from consumer_service.commands import export, import_
-from consumer_service.transfer import lines
+from consumer_service.transfer import line_writer
 from examples.demo.ports import free_port
 from tests.support.databases import emptied, migrate_database, open_database, sqlite_url_in
 from tests.support.exports import Rows, export_of, fill
@@ -99,7 +99,7 @@ def in_blocks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return an export with small blocks, which are written one after another."""
     file = tmp_path_factory.mktemp("exports") / "blocks.jsonl"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lines, "_BLOCK_ROWS", 50)
+        patch.setattr(line_writer, "_BLOCK_ROWS", 50)
         file.write_bytes(export_of(ROWS))
     return file
 
@@ -263,7 +263,7 @@ def test_memory_does_not_grow_with_the_tables(
     run: Run, empty: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # both sizes have to be of many blocks: one of them is held in memory, and one more is read
-    monkeypatch.setattr(lines, "_BLOCK_ROWS", 500)
+    monkeypatch.setattr(line_writer, "_BLOCK_ROWS", 500)
     peaks: dict[str, list[int]] = {"import": [], "export": []}
     for clusters in (2500, 10_000):
         file = tmp_path / f"{clusters}.jsonl.zst"

@@ -12,7 +12,7 @@ import psycopg2
 import pytest
 from hypothesis import Phase, example, given, settings
 
-from consumer_service.transfer import importer, lines
+from consumer_service.transfer import importer, line_writer
 from consumer_service.transfer.exporter import Stopped, _PostgresqlSnapshot, export
 from consumer_service.transfer.files import BadName
 from consumer_service.transfer.importer import (
@@ -24,7 +24,9 @@ from consumer_service.transfer.importer import (
     Summary,
     import_file,
 )
-from consumer_service.transfer.lines import FileRefused, ValueRefused
+from consumer_service.transfer.line_format import ValueRefused
+from consumer_service.transfer.line_reader import FileRefused
+from consumer_service.transfer.line_writer import LineWriter
 from consumer_service.writer import Writer
 from libaggregator.settings import DatabaseSettings, Secret
 from libaggregator.storage.schema import SchemaError
@@ -162,7 +164,7 @@ class TestThereAndBack:
         assert str(read_tables(on_postgresql.database)["report"][0][3]) == "2026-05-01 08:00:00.120000"
 
     def test_long_rows_are_few_in_a_block(self, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(lines, "_BLOCK_BYTES", 40_000)
+        monkeypatch.setattr(line_writer, "_BLOCK_BYTES", 40_000)
         long = "x" * 30_000
         fill(place.database, {"report": [(1, cluster, long, AT, AT, 0, None) for cluster in CLUSTERS[:4]]})
         exported = place.export()
@@ -178,14 +180,14 @@ class TestExport:
         store(place, messages(10))
         expected = rows_in(place.export())
         consumer = Place(place.url, place.folder)
-        begin = lines.LineWriter.begin
+        begin = LineWriter.begin
 
-        def begin_after_a_write(writer: lines.LineWriter, table: Any) -> None:
+        def begin_after_a_write(writer: LineWriter, table: Any) -> None:
             if table.name == "recommendation":
                 store(consumer, messages(20, minute=1, hits=[B]))
             begin(writer, table)
 
-        monkeypatch.setattr(lines.LineWriter, "begin", begin_after_a_write)
+        monkeypatch.setattr(LineWriter, "begin", begin_after_a_write)
         assert rows_in(place.export()) == expected
         assert len(read_tables(place.database)["report"]) == 20
         consumer.database.close()
@@ -374,7 +376,7 @@ class TestImport:
     def test_a_vote_needs_its_report_in_the_file_or_in_the_database(
         self, place: Place, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(lines, "_BLOCK_ROWS", 2)
+        monkeypatch.setattr(line_writer, "_BLOCK_ROWS", 2)
         votes = [(cluster, "r", "u", "", 1, AT, AT, "", "1") for cluster in ("a", "b", "c", "d")]
         reports = [(1, cluster, "{}", AT, AT, 0, None) for cluster in ("a", "b", "d")]
         content = export_of({"report": reports, "cluster_rule_user_feedback": votes})
@@ -441,7 +443,7 @@ class TestImport:
 
 def small_blocks(action: Callable[[], bytes], monkeypatch: pytest.MonkeyPatch, rows: int = 5) -> bytes:
     with monkeypatch.context() as patch:
-        patch.setattr(lines, "_BLOCK_ROWS", rows)
+        patch.setattr(line_writer, "_BLOCK_ROWS", rows)
         return action()
 
 

@@ -9,7 +9,8 @@ from typing import Any
 from hypothesis import strategies as st
 from peewee import Database
 
-from consumer_service.transfer.lines import FORMAT, FORMAT_VERSION, Header, LineWriter
+from consumer_service.transfer.line_format import FORMAT, FORMAT_VERSION, Header
+from consumer_service.transfer.line_writer import LineWriter
 from consumer_service.transfer.tables import EXPORTED
 from libaggregator.storage.models import SCHEMA_VERSION
 from tests.support.tables import empty_tables

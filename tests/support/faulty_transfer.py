@@ -18,7 +18,7 @@ from typing import Any
 
 from consumer_service.cli import main
 from consumer_service.engines import Engine, engine_for
-from consumer_service.transfer import importer, lines
+from consumer_service.transfer import importer, line_writer
 from tests.support.waiting import eventually
 
 BLOCK_ROWS = 50
@@ -48,7 +48,7 @@ def install(environment: Mapping[str, str]) -> None:
         engine.store = store_and_step  # type: ignore[method-assign]
         return engine
 
-    write_once, write_rows = importer._Importer._write_once, lines.LineWriter._write_rows
+    write_once, write_rows = importer._Importer._write_once, line_writer.LineWriter._write_rows
 
     def write_once_with_steps(self: Any, *arguments: Any) -> int:
         step()
@@ -60,10 +60,10 @@ def install(environment: Mapping[str, str]) -> None:
         step()
         write_rows(self)
 
-    lines._BLOCK_ROWS = BLOCK_ROWS
+    line_writer._BLOCK_ROWS = BLOCK_ROWS
     importer.engine_for = engine_with_steps  # type: ignore[assignment]
     importer._Importer._write_once = write_once_with_steps  # type: ignore[method-assign]
-    lines.LineWriter._write_rows = write_rows_with_step  # type: ignore[method-assign]
+    line_writer.LineWriter._write_rows = write_rows_with_step  # type: ignore[method-assign]
 
 
 def _write_peak(file: Path) -> None:

@@ -14,15 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from consumer_service.transfer import files, lines
-from consumer_service.transfer.lines import (
-    FileRefused,
-    Limits,
-    LineReader,
-    ValueRefused,
-    time_from_file,
-    time_in_file,
-)
+from consumer_service.transfer import files, line_reader, line_writer
+from consumer_service.transfer.line_format import FORMAT, Limits, ValueRefused, time_from_file, time_in_file
+from consumer_service.transfer.line_reader import FileRefused, LineReader
 from tests.support.exports import HEADER, Rows, export_of, odd_rows, sealed
 
 AT = "2026-05-01 08:00:00"
@@ -66,7 +60,7 @@ def with_row(number: int, row: Any) -> bytes:
 @given(odd_rows(), st.integers(1, 3))
 def test_what_is_written_is_read_again(rows: Rows, rows_in_block: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lines, "_BLOCK_ROWS", rows_in_block)
+        patch.setattr(line_writer, "_BLOCK_ROWS", rows_in_block)
         found = read(export_of(rows))
     as_text = {
         table: [tuple(str(value) if isinstance(value, datetime) else value for value in row) for row in of_it]
@@ -182,7 +176,7 @@ class TestOtherFiles:
         assert refusal(content) == "line 1: not an export of this program, or cut within its first line"
 
     def test_a_newer_format_is_refused_whatever_else_is_in_it(self) -> None:
-        header = {"format": lines.FORMAT, "format_version": 2, "program_version": "9.1", "tables": 7}
+        header = {"format": FORMAT, "format_version": 2, "program_version": "9.1", "tables": 7}
         assert refusal(json.dumps(header).encode() + b"\n") == (
             "line 1: made by a newer version of this program (9.1): format version 2, this one knows 1"
         )
@@ -221,7 +215,8 @@ class TestLongLines:
     def test_a_row_longer_than_the_format_allows_is_neither_read_nor_written(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(lines, "_LONGEST_ROW", 1000)
+        for module in (line_reader, line_writer):
+            monkeypatch.setattr(module, "LONGEST_ROW", 1000)
         assert read(export_of({"rule_hit": [HIT, (1, "b", *HIT[2:4], "x" * 939, AT)]}))
         long = (1, "b", *HIT[2:4], "x" * 940, AT)
         for content in (LINES[3].replace(b"KEY", b"K" * 1000), b"[" * 10_000):
@@ -230,7 +225,7 @@ class TestLongLines:
             export_of({"rule_hit": [HIT, long]})
 
     def test_no_more_rows_than_a_block_has_are_kept_without_a_checksum(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(lines, "_MOST_ROWS", 1)
+        monkeypatch.setattr(line_reader, "MOST_ROWS", 1)
         assert refusal(EXPORT) == "line 4: expected a checksum after 1 rows"
 
     def test_what_is_no_row_is_short(self) -> None:
