@@ -31,7 +31,7 @@ _BATCH_BYTES = 512 * 1024
 
 @contextlib.contextmanager
 def running_kafka() -> Iterator[ApacheKafka]:
-    """Start Apache Kafka and end it afterwards; KafkaMissingError where it can't run."""
+    """Start Apache Kafka and end it afterwards; ProgramMissingError where it can't run."""
     broker = ApacheKafka()
     try:
         broker.start()

@@ -13,11 +13,11 @@ from structlog.testing import capture_logs
 from tests.support.brokers import AnyBroker, EmbeddedTestBroker
 from tests.support.databases import sqlite_url_in
 from tests.support.engines import ENGINES, name_of
-from tests.support.kafka import REQUIRE_VARIABLE, ApacheKafka, KafkaMissingError
+from tests.support.kafka import ApacheKafka
 from tests.support.postgresql import SERVER_VARIABLE, ExternalPostgresql, PostgresqlServer, running_postgresql
 from tests.support.processes import Process, Processes
-from tests.support.redis import REQUIRE_VARIABLE as REQUIRE_REDIS
-from tests.support.redis import RedisMissingError, RedisServer
+from tests.support.programs import skipped_without_programs
+from tests.support.redis import RedisServer
 
 STARTED = pytest.StashKey[list[Process]]()
 
@@ -53,12 +53,8 @@ def embedded_broker() -> Iterator[EmbeddedTestBroker]:
 @pytest.fixture(scope="session")
 def apache_kafka() -> Iterator[ApacheKafka]:
     """Yield Apache Kafka, one for all tests: use fresh names of topics and groups. Skip where it can't run."""
-    try:
+    with skipped_without_programs():
         broker = ApacheKafka()
-    except KafkaMissingError as missing:
-        if os.environ.get(REQUIRE_VARIABLE) == "1":
-            pytest.fail(str(missing))
-        pytest.skip(str(missing))
     try:
         broker.start()
         yield broker
@@ -83,12 +79,8 @@ def own_redis() -> Iterator[RedisServer]:
 @contextmanager
 def running_redis(settings: Mapping[str, str] | None = None) -> Iterator[RedisServer]:
     """Start a Redis server with these settings until the end of the block; skip where it can't run."""
-    try:
+    with skipped_without_programs():
         server = RedisServer(settings)
-    except RedisMissingError as missing:
-        if os.environ.get(REQUIRE_REDIS) == "1":
-            pytest.fail(str(missing))
-        pytest.skip(str(missing))
     try:
         server.start()
         yield server

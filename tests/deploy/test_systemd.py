@@ -15,13 +15,13 @@ from consumer_service.cli import main as consumer
 from consumer_service.settings import ConsumerProcessSettings
 from libaggregator.settings import CONFIG_VARIABLE, SECRETS_VARIABLE, load, options_of
 from tests.support.processes import REPOSITORY
+from tests.support.programs import ProgramMissingError, skipped_without_programs
 
 FOLDER = REPOSITORY / "deploy" / "systemd"
 UNITS = sorted(FOLDER.glob("*.service"))
 TIMERS = sorted(FOLDER.glob("*.timer"))
 COMMANDS = {"aggregator-consumer": consumer.commands, "aggregator-api": api.commands}
 INSTALLED = "/opt/aggregator/bin"
-REQUIRE_VARIABLE = "AGGREGATOR_TEST_REQUIRE_SYSTEMD"
 # `systemd-analyze security`: up to 2.0 is "safe" or "ok", 9.6 is a service without any of it
 MOST_EXPOSURE = 1.5
 
@@ -45,10 +45,9 @@ def unit(name: str) -> Path:
 @pytest.fixture
 def units_with_our_programs(tmp_path: Path) -> list[Path]:
     """Return copies of the units that start the programs of this environment: systemd looks whether they are there."""
-    if not shutil.which("systemd-analyze"):
-        if os.environ.get(REQUIRE_VARIABLE) == "1":
-            pytest.fail("systemd-analyze is missing")
-        pytest.skip("systemd-analyze is missing")
+    with skipped_without_programs():
+        if not shutil.which("systemd-analyze"):
+            raise ProgramMissingError("SYSTEMD", "systemd-analyze is missing: apt-get install systemd")
     # they name each other, so that all of them have to be there
     for path in TIMERS:
         shutil.copy(path, tmp_path)

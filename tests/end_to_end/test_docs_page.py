@@ -2,7 +2,6 @@
 
 import base64
 import json
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,9 +13,10 @@ from typing import Any
 import pytest
 
 from tests.support.brokers import EmbeddedTestBroker
-from tests.support.chromium import HOST, REQUIRE_VARIABLE, Browser, ChromiumMissingError, chromium
+from tests.support.chromium import HOST, Browser, chromium
 from tests.support.deployment import PREFIX, Deployment, fetch
 from tests.support.processes import Processes
+from tests.support.programs import skipped_without_programs
 
 CLUSTER = "a9d4b240-49e2-56d0-a495-f2798c5e3b2f"
 REPORT = (
@@ -31,13 +31,8 @@ def browser(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Browser
     """Yield a browser; skip where there is none."""
     # the driver is on this machine, whatever proxy the environment names for others
     monkeypatch.setenv("no_proxy", "localhost,127.0.0.1")
-    try:
-        with chromium(tmp_path) as found:
-            yield found
-    except ChromiumMissingError as missing:
-        if os.environ.get(REQUIRE_VARIABLE) == "1":
-            pytest.fail(str(missing))
-        pytest.skip(str(missing))
+    with skipped_without_programs(), chromium(tmp_path) as found:
+        yield found
 
 
 @pytest.fixture

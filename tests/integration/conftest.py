@@ -1,12 +1,37 @@
-"""The API as a process, on each HTTP server."""
+"""Commands of the consumer, and the API as a process, on each HTTP server."""
 
 from collections.abc import Iterator
 
 import pytest
 
 from tests.support.api_process import REPORT, SERVERS, Api, StartApi, fill
-from tests.support.databases import sqlite_url_in
-from tests.support.processes import Processes
+from tests.support.commands import CLI, Start
+from tests.support.databases import migrate_database, sqlite_url_in
+from tests.support.processes import Process, Processes
+
+
+@pytest.fixture
+def start(processes: Processes) -> Start:
+    """Return a starter of commands of the consumer, which log JSON and have an admin port of their own."""
+
+    def start_command(*command: str, **settings: str) -> Process:
+        environment = {"AGGREGATOR_CONSUMER__ADMIN_PORT": "0", "AGGREGATOR_LOGGING__FORMAT": "json"}
+        environment |= {f"AGGREGATOR_{name}": value for name, value in settings.items()}
+        return processes.start(command[0], [*CLI, *command], environment)
+
+    return start_command
+
+
+@pytest.fixture
+def sqlite(sqlite_url: str) -> str:
+    """Return the URL of a migrated SQLite database."""
+    return migrate_database(sqlite_url)
+
+
+@pytest.fixture
+def migrated(database_url: str) -> str:
+    """Return the URL of a migrated database, on each engine in turn."""
+    return migrate_database(database_url)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import sys
 import sysconfig
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from examples.demo.ports import free_port
 from libaggregator.admin import ask
 from libaggregator.storage.schema import check_schema, migrate
 from tests.support.brokers import EmbeddedTestBroker
+from tests.support.commands import Start
 from tests.support.databases import open_database
 from tests.support.messages import CLUSTERS, HitSpec, payload
 from tests.support.processes import REPOSITORY, Process, Processes
@@ -42,37 +43,6 @@ REASONS = {
 UNPRIVILEGED = 65534
 STEPS = ["0001_schema_32", "0002_bigint", "0003_read_indexes", "0004_room_for_updates"]
 PASSWORD = "s3cr3t"
-CLI = [sys.executable, "-m", "consumer_service.cli"]
-
-Start = Callable[..., Process]
-
-
-@pytest.fixture
-def start(processes: Processes) -> Start:
-    """Return a function that starts a command with settings, named as variables without their prefix."""
-
-    def start_command(*command: str, **settings: str) -> Process:
-        environment = {"AGGREGATOR_CONSUMER__ADMIN_PORT": "0", "AGGREGATOR_LOGGING__FORMAT": "json"}
-        environment |= {f"AGGREGATOR_{name}": value for name, value in settings.items()}
-        return processes.start(command[0], [*CLI, *command], environment)
-
-    return start_command
-
-
-@pytest.fixture
-def sqlite(sqlite_url: str) -> str:
-    """Return the URL of a migrated SQLite database."""
-    with opened(sqlite_url) as database:
-        migrate(database)
-    return sqlite_url
-
-
-@pytest.fixture
-def migrated(database_url: str) -> str:
-    """Return the URL of a migrated database, on each engine in turn."""
-    with opened(database_url) as database:
-        migrate(database)
-    return database_url
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """TLS and logging in to Apache Kafka, with real certificates: what works, and what is said of what does not."""
 
-import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,9 +10,10 @@ import pytest
 from tests.support.certificates import Authority, Certificate
 from tests.support.databases import migrate_database, sqlite_url_in
 from tests.support.deployment import Consumer, Deployment
-from tests.support.kafka import REQUIRE_VARIABLE, ApacheKafka, KafkaMissingError, Listener
+from tests.support.kafka import ApacheKafka, Listener
 from tests.support.messages import payload
 from tests.support.processes import Processes
+from tests.support.programs import skipped_without_programs
 from tests.support.topics import fresh_name
 from tests.support.waiting import eventually
 
@@ -51,12 +51,8 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
     folder = tmp_path_factory.mktemp("certificates")
     authority = Authority(folder)
     listeners = make_listeners(authority)
-    try:
+    with skipped_without_programs():
         broker = ApacheKafka(listeners=listeners)
-    except KafkaMissingError as missing:
-        if os.environ.get(REQUIRE_VARIABLE) == "1":
-            pytest.fail(str(missing))
-        pytest.skip(str(missing))
     try:
         broker.start()
         for mechanism in ("SCRAM-SHA-256", "SCRAM-SHA-512"):

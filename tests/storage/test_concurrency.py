@@ -1,9 +1,8 @@
 """Two consumers that hold the same clusters for a moment leave what one would have left."""
 
 import random
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from threading import Barrier
 from typing import Any
@@ -12,23 +11,23 @@ import pytest
 from peewee import Database
 
 from consumer_service import statements
-from consumer_service.engines import MANY, Conflict, Engine, Row, engine_for
-from consumer_service.pipeline import Pipeline
+from consumer_service.engines import Conflict, Engine, Row, engine_for
 from consumer_service.sources import Record
 from consumer_service.statements import Query, Table, Upsert
-from consumer_service.writer import Writer, Written
-from libaggregator.messages import Limits, Message, decode
+from consumer_service.writer import Written
+from libaggregator.messages import Limits, decode
 from libaggregator.storage.faults import DATABASE_ERRORS, Fault, fault_of, sqlstate_of
 from tests.storage.conftest import NOON, UrlOn, stores_on
 from tests.support.databases import emptied, open_database
-from tests.support.engines import ENGINES, POSTGRESQL, Ability, EngineUnderTest, engines_with, name_of
+from tests.support.engines import ENGINES, Ability, engines_with, name_of
 from tests.support.messages import CLUSTERS, HitSpec, payload, record
 from tests.support.model import Model
 from tests.support.tables import read_tables
 from tests.support.waiting import eventually
+from tests.support.writers import Consumer, Interrupted, without
 
+NOON_PLUS_MINUTE = (NOON + timedelta(seconds=60)).replace(microsecond=0)
 CLUSTER, OTHER_CLUSTER = CLUSTERS[:2]
-ATTEMPTS = 50
 PATIENCE = 30.0
 DEADLOCK = "40P01"
 A, B, C = HitSpec("a.report", "K", 1), HitSpec("b.report", "K", 2), HitSpec("c.report", "K", 3)
@@ -40,43 +39,6 @@ def url(request: pytest.FixtureRequest, shared_url_on: UrlOn) -> str:
     return emptied(shared_url_on(request.param))
 
 
-@dataclass
-class Consumer:
-    """A consumer with a connection of its own, which tries again as the runner does."""
-
-    url: str
-    now: datetime = NOON
-    many: int = MANY
-    on: EngineUnderTest = POSTGRESQL
-    conflicts: list[BaseException] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.database = open_database(self.url)
-        self.engine = engine_for(self.database, self.many)
-
-    def write_once(self, records: Sequence[Record], engine: Engine | None = None) -> Written:
-        batch = Pipeline(Limits(), None, lambda: self.now).sort(records)
-        return Writer(engine or self.engine, lambda: self.now).write(batch.accepted, batch.rejected)
-
-    def write(self, records: Sequence[Record]) -> Written:
-        """Write a batch again and again while nobody but the other consumer is at fault."""
-        for _ in range(ATTEMPTS):
-            try:
-                return self.write_once(records)
-            except Conflict as conflict:
-                self.conflicts.append(conflict)
-            except DATABASE_ERRORS as error:
-                if fault_of(error) is not Fault.OUTAGE:
-                    raise
-                self.conflicts.append(error)
-        raise AssertionError(f"not written in {ATTEMPTS} attempts: {self.conflicts[-1]}")
-
-    def lets_another_wait(self) -> bool:
-        """Whether a session of its database waits for a lock."""
-        assert self.on.waiting_for_locks is not None
-        return self.on.waiting_for_locks(self.url) > 0
-
-
 @pytest.fixture(params=stores_on(engines_with(Ability.ROW_LOCKS)))
 def consumers(request: pytest.FixtureRequest, shared_url_on: UrlOn) -> Iterator[tuple[Consumer, Consumer]]:
     """Yield two consumers on one database without rows, on each engine in turn; the clock of the second is ahead."""
@@ -86,48 +48,6 @@ def consumers(request: pytest.FixtureRequest, shared_url_on: UrlOn) -> Iterator[
     yield pair
     for consumer in pair:
         consumer.database.close()
-
-
-class Interrupted(Engine):
-    """An engine in whose transaction something else happens between reading and writing, once."""
-
-    def __init__(self, engine: Engine, meanwhile: Callable[[], object]) -> None:
-        super().__init__(engine._database)
-        self._engine = engine
-        self._meanwhile: Callable[[], object] | None = meanwhile
-
-    def select(self, query: Query, rows: Sequence[Row], *values: Any) -> Iterable[Row]:
-        return self._engine.select(query, rows, *values)
-
-    def keep_writers_out(self) -> None:
-        self._engine.keep_writers_out()
-
-    def move_recommendations_on(self, owners: Sequence[Row], this_second: datetime) -> Iterable[Row]:
-        return self._engine.move_recommendations_on(owners, this_second)
-
-    def insert(self, table: Table, rows: Sequence[Row]) -> None:
-        self._interrupt()
-        self._engine.insert(table, rows)
-
-    def store(self, upsert: Upsert, rows: Sequence[Row]) -> int:
-        self._interrupt()
-        return self._engine.store(upsert, rows)
-
-    def run(self, statement: str, rows: Sequence[Row], *values: Any) -> int:
-        self._interrupt()
-        return self._engine.run(statement, rows, *values)
-
-    def run_each(self, statement: str, rows: Sequence[Row]) -> None:
-        self._interrupt()
-        self._engine.run_each(statement, rows)
-
-    def may_refuse(self, message: Message) -> bool:
-        return self._engine.may_refuse(message)
-
-    def _interrupt(self) -> None:
-        meanwhile, self._meanwhile = self._meanwhile, None
-        if meanwhile:
-            meanwhile()
 
 
 class Recording(Interrupted):
@@ -290,7 +210,7 @@ class Misled(Interrupted):
 
 @pytest.mark.parametrize("text", ["the same", "another"])
 def test_a_report_that_the_statement_keeps_undoes_the_batch(url: str, text: str) -> None:
-    consumer = Consumer(url)
+    consumer = Consumer(url, NOON)
     consumer.write_once([at(8, [A])])
     before = read_tables(consumer.database)
     older = record(payload(CLUSTER, "2026-05-01T07:00:00Z", [A], version="4.16.8" if text == "the same" else "5"))
@@ -413,16 +333,9 @@ def run_both(
         return first.result(PATIENCE), second.result(PATIENCE)
 
 
-def without(row: Sequence[Any], places: Sequence[int]) -> list[Any]:
-    return [value for place, value in enumerate(row) if place not in places]
-
-
-NOON_PLUS_MINUTE = (NOON + timedelta(seconds=60)).replace(microsecond=0)
-
-
 def test_a_lock_is_waited_for_no_longer_than_a_group_can_wait_for_a_member(shared_url: str) -> None:
     """On PostgreSQL, whose table can be locked as a whole."""
-    holder, waiting = Consumer(emptied(shared_url)), Consumer(shared_url)
+    holder, waiting = Consumer(emptied(shared_url), NOON), Consumer(shared_url, NOON)
     with holder.database.atomic():
         holder.database.execute_sql("LOCK TABLE report IN EXCLUSIVE MODE")
         with pytest.raises(DATABASE_ERRORS) as raised:

@@ -22,21 +22,21 @@ from libaggregator.messages import Limits as MessageLimits
 from libaggregator.messages import decode
 from libaggregator.storage.faults import DATABASE_ERRORS
 from tests.storage.conftest import NOON, Store
-from tests.storage.test_concurrency import Consumer, Interrupted
 from tests.support.databases import emptied, open_database
 from tests.support.messages import CLUSTERS, HitSpec, payload, record
 from tests.support.model import Model
+from tests.support.rows import CLUSTER, OF_CLUSTERS, OLD, add, add_cluster
 from tests.support.tables import Tables, empty_tables, read_tables
 from tests.support.waiting import eventually
+from tests.support.writers import Consumer, Interrupted
 
 DAY = timedelta(days=1)
-LIMIT = NOON - 60 * DAY
-OLD, YOUNG = LIMIT - DAY, LIMIT + DAY
-CLUSTER, OTHER = CLUSTERS[:2]
+LIMIT = OLD + DAY
+YOUNG = LIMIT + DAY
+OTHER = CLUSTERS[1]
 A, B, C = HitSpec("a.report", "K", 1), HitSpec("b.report", "K", 2), HitSpec("c.report", "K", 3)
 LONG_AGO = "2026-03-01T08:00:00Z"
 FIRST = payload(checked=LONG_AGO, hits=[A, B], version="4.16.3")
-OF_CLUSTERS = ("report", "rule_hit", "recommendation", "report_info")
 CLUSTERS_ALONE = Limits(reports=LIMIT)
 
 
@@ -54,72 +54,6 @@ def on_postgresql(shared_url: str) -> Iterator[Database]:
     database = open_database(emptied(shared_url))
     yield database
     database.close()
-
-
-def add(database: Database, table: str, **values: Any) -> None:
-    """Insert a row; what is not given is as short as it can be."""
-    row = {**DEFAULTS[table], **values}
-    marks = ", ".join([database.param] * len(row))
-    database.execute_sql(f"INSERT INTO {table} ({', '.join(row)}) VALUES ({marks})", tuple(row.values()))
-
-
-DEFAULTS: dict[str, dict[str, Any]] = {
-    "report": {"org_id": 1, "cluster": CLUSTER, "report": "{}", "reported_at": OLD, "last_checked_at": OLD},
-    "rule_hit": {
-        "org_id": 1,
-        "cluster_id": CLUSTER,
-        "rule_fqdn": "a.report",
-        "error_key": "K",
-        "template_data": "1",
-        "created_at": OLD,
-    },
-    "recommendation": {
-        "org_id": 1,
-        "cluster_id": CLUSTER,
-        "rule_fqdn": "a",
-        "error_key": "K",
-        "rule_id": "a|K",
-        "created_at": OLD,
-        "impacted_since": OLD,
-    },
-    "report_info": {"org_id": 1, "cluster_id": CLUSTER, "version_info": "4.16.3"},
-    "consumer_error": {
-        "topic": "results",
-        "partition": 0,
-        "topic_offset": 0,
-        "produced_at": OLD,
-        "consumed_at": OLD,
-        "message": "bad",
-        "error": "not_json: bad",
-    },
-    "cluster_rule_toggle": {"cluster_id": CLUSTER, "rule_id": "a.report", "disabled": 1, "updated_at": OLD},
-    "cluster_user_rule_disable_feedback": {
-        "cluster_id": CLUSTER,
-        "user_id": "u",
-        "rule_id": "a.report",
-        "message": "why",
-        "added_at": OLD,
-        "updated_at": OLD,
-    },
-    "cluster_rule_user_feedback": {
-        "cluster_id": CLUSTER,
-        "rule_id": "a.report",
-        "user_id": "u",
-        "message": "",
-        "user_vote": 1,
-        "added_at": OLD,
-        "updated_at": OLD,
-    },
-    "rule_disable": {"org_id": "1", "rule_id": "a.report", "error_key": "K", "created_at": OLD},
-    "advisor_ratings": {"org_id": "1", "rule_fqdn": "a", "error_key": "K", "rating": 1},
-}
-
-
-def add_cluster(database: Database, cluster: str = CLUSTER, seen: datetime | None = OLD, **values: Any) -> None:
-    """Insert all that the consumer keeps of a cluster."""
-    add(database, "report", cluster=cluster, **{"reported_at": seen, "last_checked_at": seen, **values})
-    for table in OF_CLUSTERS[1:]:
-        add(database, table, cluster_id=cluster)
 
 
 def prune(
@@ -512,8 +446,8 @@ def test_left_over_rows_of_a_cluster_whose_report_is_on_its_way_are_kept(
 ) -> None:
     """The consumer has looked at them already, and does not write what is there."""
     add(on_postgresql, "rule_hit", template_data="1")
-    consumer = Consumer(shared_url)
-    pruner = Consumer(shared_url)
+    consumer = Consumer(shared_url, NOON)
+    pruner = Consumer(shared_url, NOON)
     with ThreadPoolExecutor(1) as pool:
         waiting: list[Any] = []
 
@@ -544,7 +478,7 @@ def test_consumers_that_write_at_the_same_time_lose_nothing_and_nobody_deadlocks
     begun, stop = Event(), Event()
 
     def consume(share: Sequence[str]) -> None:
-        consumer = Consumer(migrated_url)
+        consumer = Consumer(migrated_url, NOON)
         begun.wait(30)
         for start in range(0, len(share), 6):
             consumer.write([record(newest[name]) for name in share[start : start + 6]])

@@ -25,12 +25,12 @@ from consumer_service.statements import Query
 from consumer_service.writer import Writer, Written
 from libaggregator.messages import Limits, Reason, decode
 from tests.storage.conftest import NOON, Store
-from tests.storage.test_concurrency import Consumer, Interrupted, without
 from tests.storage.test_not_storable import LARGE_ORG, TOO_LONG
 from tests.support.databases import migrate_database, open_database
 from tests.support.messages import CLUSTERS, HitSpec, payload, record
 from tests.support.model import Model
 from tests.support.tables import Tables, empty_tables, read_tables
+from tests.support.writers import Consumer, Interrupted, without
 
 pytestmark = pytest.mark.usefixtures("plain_logs")
 
@@ -496,7 +496,7 @@ def test_beside_two_consumers_that_store_other_results_of_the_same_clusters(shar
             failures.append(error)
 
     def consume(batches: list[list[bytes]]) -> None:
-        consumer = GenerousConsumer(shared_url)
+        consumer = GenerousConsumer(shared_url, NOON)
         for batch in batches:
             consumer.write([record(value, offset) for offset, value in enumerate(batch)])
         consumer.database.close()

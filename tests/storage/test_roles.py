@@ -22,7 +22,7 @@ from libaggregator.storage.connections import open_reader
 from libaggregator.storage.models import TABLES, AggregatorMigration
 from libaggregator.storage.schema import SchemaError, check_schema
 from tests.storage.conftest import NOON, Store
-from tests.storage.test_prune import add, add_cluster, prune
+from tests.storage.test_prune import prune
 from tests.support.databases import migrate_database, open_database
 from tests.support.messages import CLUSTERS, payload
 from tests.support.postgresql import PostgresqlServer
@@ -38,6 +38,7 @@ from tests.support.roles import (
     execute,
     make_roles,
 )
+from tests.support.rows import add, add_cluster
 from tests.support.tables import empty_tables
 from tests.support.traffic import Traffic
 

@@ -12,8 +12,9 @@ from consumer_service.status.database import read_database
 from consumer_service.status.model import Problem, Rows
 from libaggregator.storage.schema import SchemaError
 from tests.storage.conftest import NOON
-from tests.storage.test_prune import CLUSTER, OTHER, add, add_cluster
 from tests.support.databases import emptied, open_database
+from tests.support.messages import CLUSTERS
+from tests.support.rows import CLUSTER, add, add_cluster
 from tests.support.tables import empty_tables
 
 
@@ -34,7 +35,7 @@ def test_an_empty_database_has_no_results(database: Database) -> None:
 
 def test_rows_are_counted_and_results_are_told_by_when_they_were_stored(database: Database) -> None:
     add_cluster(database, CLUSTER, datetime(2026, 4, 1, 8))
-    add_cluster(database, OTHER, datetime(2026, 5, 1, 8, 0, 0, 250_000), last_checked_at=datetime(2020, 1, 1))
+    add_cluster(database, CLUSTERS[1], datetime(2026, 5, 1, 8, 0, 0, 250_000), last_checked_at=datetime(2020, 1, 1))
     add(database, "report", cluster="never", reported_at=None)
     status = read_database(database, NOON, [])
     counts = {table: found.rows for table, found in status.tables.items() if found.rows}
@@ -93,7 +94,7 @@ class TestTime:
         database = open_database(shared_url)
         with database.atomic():
             empty_tables(database)
-        for name in (CLUSTER, OTHER):
+        for name in CLUSTERS[:2]:
             add_cluster(database, name)
         database.execute_sql("ANALYZE report")
         holder = psycopg2.connect(shared_url)

@@ -21,9 +21,10 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.wait import WebDriverWait
 
+from tests.support.programs import ProgramMissingError
+
 T = TypeVar("T")
 
-REQUIRE_VARIABLE = "AGGREGATOR_TEST_REQUIRE_CHROMIUM"
 HOST = "aggregator.test"
 """A name of this machine in the browser: pages treat `localhost` and 127.0.0.1 in ways of their own."""
 
@@ -36,10 +37,6 @@ _NOT_YET = (
     NoSuchElementException,
     StaleElementReferenceException,
 )
-
-
-class ChromiumMissingError(Exception):
-    """Chromium can't be run here; the text says in one line what is missing."""
 
 
 class Browser:
@@ -91,7 +88,7 @@ class Browser:
 def chromium(folder: Path) -> Iterator[Browser]:
     """Run a browser whose profile is in `folder` until the end of the block.
 
-    Raises ChromiumMissingError where it or its driver is not installed.
+    Raises ProgramMissingError where it or its driver is not installed.
     """
     options = Options()
     options.binary_location = _program("chromium")
@@ -120,5 +117,7 @@ def chromium(folder: Path) -> Iterator[Browser]:
 def _program(name: str) -> str:
     path = shutil.which(name)
     if path is None:
-        raise ChromiumMissingError(f"there is no `{name}`; on Debian: apt-get install chromium chromium-driver")
+        raise ProgramMissingError(
+            "CHROMIUM", f"there is no `{name}`; on Debian: apt-get install chromium chromium-driver"
+        )
     return path

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.processes import REPOSITORY, Process
+from tests.support.programs import ProgramMissingError
 from tests.support.topics import fresh_name
 
-REQUIRE_VARIABLE = "AGGREGATOR_TEST_REQUIRE_IMAGE"
 PROGRAMS = ("buildah", "debootstrap", "runc")
 CACHE = (REPOSITORY / ".cache").resolve() / "image"
 BASE = "localhost/aggregator-base"
@@ -31,10 +31,6 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 _BUILD_TIMEOUT = 900
 
 
-class ImageToolsMissingError(Exception):
-    """The image can't be built or run here; the text says in one line why."""
-
-
 @dataclass(frozen=True)
 class Image:
     """A built image: what its configuration says (OCI image specification, `config`), and its files."""
@@ -46,11 +42,11 @@ class Image:
 def build_image() -> Image:
     """Build `deploy/Dockerfile` on a base of Debian, and return what came of it.
 
-    Raises ImageToolsMissingError where that can't be done.
+    Raises ProgramMissingError where that can't be done.
     """
     missing = [program for program in PROGRAMS if not shutil.which(program)]
     if missing or os.geteuid() != 0:
-        raise ImageToolsMissingError(f"the image needs root and {', '.join(missing or PROGRAMS)}")
+        raise ProgramMissingError("IMAGE", f"the image needs root and {', '.join(missing or PROGRAMS)}")
     if not _buildah("images", "--quiet", "--filter", f"reference={BASE}").strip():
         _make_base()
     facts = {"VERSION": version(), "AGGREGATOR_BUILD_BRANCH": BRANCH, "AGGREGATOR_BUILD_COMMIT": COMMIT}

@@ -1,16 +1,14 @@
 """Apache Kafka for tests: one node from the jars of its release, fetched by Maven into `.cache/kafka`."""
 
-import contextlib
 import os
 import re
 import shutil
-import signal
 import socket
 import subprocess
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,20 +17,16 @@ from kafka.admin import UserScramCredentialDeletion, UserScramCredentialUpsertio
 
 from examples.demo.ports import free_port
 from tests.support.processes import REPOSITORY
+from tests.support.programs import ProgramMissingError
+from tests.support.server_process import ServerProcess
 from tests.support.topics import Topics
 
-REQUIRE_VARIABLE = "AGGREGATOR_TEST_REQUIRE_KAFKA"
 JARS = REPOSITORY / ".cache" / "kafka"
 POM = Path(__file__).with_name("kafka-jars.xml")
 OLDEST_JAVA = 17
 FETCH_TIMEOUT = 600.0
 START_TIMEOUT = 60.0
-STOP_TIMEOUT = 30.0
 JAVA_OPTIONS = ["-Xmx512m", "-Xms128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto"]
-
-
-class KafkaMissingError(Exception):
-    """Apache Kafka can't be run here; the text says in one line what is missing."""
 
 
 @dataclass(frozen=True)
@@ -59,11 +53,11 @@ class Listener:
         return f"127.0.0.1:{self.proxy_port or self.port}"
 
 
-class ApacheKafka(Topics):
+class ApacheKafka(ServerProcess, Topics):
     """One broker on 127.0.0.1 with its own data, which a test can stop, kill and start again.
 
     `settings` are added to its configuration, `listeners` to the one without security, which tests themselves use.
-    Raises KafkaMissingError without a JDK or its jars.
+    Raises ProgramMissingError without a JDK or its jars.
     """
 
     def __init__(self, settings: dict[str, str] | None = None, listeners: Sequence[Listener] = ()) -> None:
@@ -73,7 +67,6 @@ class ApacheKafka(Topics):
         self._folder = Path(tempfile.mkdtemp(prefix="aggregator-kafka-"))
         self._configuration = self._folder / "server.properties"
         self._log = self._folder / "server.log"
-        self._process: subprocess.Popen[bytes] | None = None
         self._choose_ports()
 
     @property
@@ -85,11 +78,6 @@ class ApacheKafka(Topics):
     def log(self) -> str:
         """What the broker printed."""
         return self._log.read_text(encoding="utf-8", errors="replace") if self._log.exists() else ""
-
-    @property
-    def running(self) -> bool:
-        """Whether the process is there."""
-        return self._process is not None and self._process.poll() is None
 
     def start(self) -> None:
         """Start the broker and return when it answers; the first start formats its data folder."""
@@ -116,24 +104,6 @@ class ApacheKafka(Topics):
                 start_new_session=True,
             )
         self._wait_until_it_answers(self._process)
-
-    def stop(self) -> None:
-        """Shut it down as an operator would."""
-        self._end(signal.SIGTERM)
-
-    def kill(self) -> None:
-        """End it without any warning to its clients."""
-        self._end(signal.SIGKILL)
-
-    @contextlib.contextmanager
-    def frozen(self) -> Iterator[None]:
-        """Stop the process from running until the end of the block: it is there and says nothing."""
-        assert self._process is not None
-        self._process.send_signal(signal.SIGSTOP)
-        try:
-            yield
-        finally:
-            self._process.send_signal(signal.SIGCONT)
 
     def restart(self) -> None:
         """Stop it and start it again."""
@@ -230,39 +200,30 @@ class ApacheKafka(Topics):
             assert time.monotonic() < deadline, f"no answer of Apache Kafka within {START_TIMEOUT:g} s:\n{self.log}"
             time.sleep(0.05)
 
-    def _end(self, number: int) -> None:
-        if self._process is None:
-            return
-        self._process.send_signal(number)
-        try:
-            self._process.wait(STOP_TIMEOUT)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        self._process = None
-
 
 def find_java() -> str:
-    """Return the path of a Java that can run Kafka; KafkaMissingError if there is none."""
+    """Return the path of a Java that can run Kafka; ProgramMissingError if there is none."""
     home = os.environ.get("JAVA_HOME")
     java = shutil.which("java", path=f"{home}/bin" if home else None)
     if java is None:
-        raise KafkaMissingError(f"Apache Kafka needs a JDK {OLDEST_JAVA} or newer; there is no `java`")
+        raise ProgramMissingError("KAFKA", f"Apache Kafka needs a JDK {OLDEST_JAVA} or newer; there is no `java`")
     shown = subprocess.run([java, "-version"], capture_output=True, text=True, check=False).stderr
     version = re.search(r'version "(\d+)', shown)
     if version is None or int(version[1]) < OLDEST_JAVA:
-        raise KafkaMissingError(f"Apache Kafka needs a JDK {OLDEST_JAVA} or newer; `java` is {shown.splitlines()[:1]}")
+        raise ProgramMissingError(
+            "KAFKA", f"Apache Kafka needs a JDK {OLDEST_JAVA} or newer; `java` is {shown.splitlines()[:1]}"
+        )
     return java
 
 
 def fetch_jars() -> Path:
-    """Return the folder of Kafka's jars, filled by Maven the first time; KafkaMissingError if it can't be."""
+    """Return the folder of Kafka's jars, filled by Maven the first time; ProgramMissingError if it can't be."""
     folder = JARS / _pom_version()
     if folder.exists():
         return folder
     maven = shutil.which("mvn")
     if maven is None:
-        raise KafkaMissingError("Apache Kafka's jars are fetched by Maven; there is no `mvn`")
+        raise ProgramMissingError("KAFKA", "Apache Kafka's jars are fetched by Maven; there is no `mvn`")
     JARS.mkdir(parents=True, exist_ok=True)
     fetched = Path(tempfile.mkdtemp(dir=JARS))
     command = [
@@ -278,7 +239,7 @@ def fetch_jars() -> Path:
     if result.returncode:
         shutil.rmtree(fetched)
         last = (result.stdout + result.stderr).strip().splitlines()[:1]
-        raise KafkaMissingError(f"Maven could not fetch Apache Kafka's jars: {last}")
+        raise ProgramMissingError("KAFKA", f"Maven could not fetch Apache Kafka's jars: {last}")
     try:
         fetched.rename(folder)
     except OSError:

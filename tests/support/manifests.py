@@ -14,8 +14,8 @@ from typing import Any
 import yaml
 
 from tests.support.processes import REPOSITORY
+from tests.support.programs import ProgramMissingError
 
-REQUIRE_VARIABLE = "AGGREGATOR_TEST_REQUIRE_KUSTOMIZE"
 TOOLS = REPOSITORY / ".cache" / "bin"
 KUSTOMIZE = TOOLS / "kustomize"
 KUBE_SCORE = TOOLS / "kube-score"
@@ -28,10 +28,6 @@ WORKLOADS = ("Deployment", "StatefulSet", "Job", "CronJob")
 NAME_LABEL, COMPONENT_LABEL = "app.kubernetes.io/name", "app.kubernetes.io/component"
 
 Object = Mapping[str, Any]
-
-
-class KustomizeMissingError(Exception):
-    """Manifests can't be rendered here; the text says in one line what is missing."""
 
 
 class KustomizeError(Exception):
@@ -141,10 +137,12 @@ class Manifests:
 
 
 def require_kustomize() -> None:
-    """Raise KustomizeMissingError if it is not there."""
+    """Raise ProgramMissingError if it is not there."""
     for tool in (KUSTOMIZE, KUBE_SCORE):
         if not tool.is_file():
-            raise KustomizeMissingError(f"{tool.name} is missing: `make check` makes it where Go is installed")
+            raise ProgramMissingError(
+                "KUSTOMIZE", f"{tool.name} is missing: `make check` makes it where Go is installed"
+            )
 
 
 def rendered_text(overlay: str, deploy: Path = DEPLOY) -> str:

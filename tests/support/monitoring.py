@@ -1,7 +1,6 @@
 """Dashboards and alerts as files, and a real Prometheus that asks what they ask."""
 
 import json
-import os
 import re
 import shutil
 import urllib.parse
@@ -10,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
 
 from api_service.metrics import METRICS as API_METRICS
@@ -18,9 +16,9 @@ from consumer_service.metrics import METRICS as CONSUMER_METRICS
 from examples.demo.ports import free_port
 from tests.support.deployment import fetch
 from tests.support.processes import REPOSITORY, Process, Processes
+from tests.support.programs import ProgramMissingError, skipped_without_programs
 from tests.support.waiting import eventually
 
-REQUIRE_VARIABLE = "AGGREGATOR_TEST_REQUIRE_PROMETHEUS"
 DEPLOY = REPOSITORY / "deploy"
 RULES = DEPLOY / "prometheus" / "alerts.yaml"
 DASHBOARDS = sorted((DEPLOY / "grafana").glob("*.json"))
@@ -91,11 +89,9 @@ def dashboards() -> list[Drawn]:
 
 def require_prometheus() -> None:
     """Skip the test where Prometheus is missing, or fail it where it must not be."""
-    if shutil.which("prometheus"):
-        return
-    if os.environ.get(REQUIRE_VARIABLE) == "1":
-        pytest.fail("Prometheus is missing")
-    pytest.skip("Prometheus is missing: apt-get install prometheus")
+    with skipped_without_programs():
+        if not shutil.which("prometheus"):
+            raise ProgramMissingError("PROMETHEUS", "Prometheus is missing: apt-get install prometheus")
 
 
 class Prometheus:

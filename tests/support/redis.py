@@ -1,13 +1,10 @@
 """Redis for tests: a server of Debian's package, with streams in the place of topics."""
 
-import contextlib
-import os
 import shutil
-import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,22 +13,19 @@ from redis.exceptions import RedisError
 
 from consumer_service.sources import Record
 from examples.demo.ports import free_port
+from tests.support.programs import ProgramMissingError
+from tests.support.server_process import ServerProcess
 from tests.support.topics import Sent
 from tests.support.waiting import eventually
 
-REQUIRE_VARIABLE = "AGGREGATOR_TEST_REQUIRE_REDIS"
 START_TIMEOUT = 20.0
 
 
-class RedisMissingError(Exception):
-    """Redis can't be run here; the text says in one line what is missing."""
-
-
-class RedisServer:
+class RedisServer(ServerProcess):
     """One server on 127.0.0.1 with its own data, which a test can stop, kill and start again.
 
     `settings` are those of redis.conf. Nothing is kept over a stop unless they say so; with `KEEPING` everything that
-    was answered is. Raises RedisMissingError without the program.
+    was answered is. Raises ProgramMissingError without the program.
     """
 
     KEEPING: Mapping[str, str] = {"appendonly": "yes", "appendfsync": "always"}
@@ -44,10 +38,9 @@ class RedisServer:
     def __init__(self, settings: Mapping[str, str] | None = None) -> None:
         program = shutil.which("redis-server")
         if program is None:
-            raise RedisMissingError("redis-server is missing (on Debian: apt-get install redis-server)")
+            raise ProgramMissingError("REDIS", "redis-server is missing (on Debian: apt-get install redis-server)")
         self.port = free_port()
         self.folder = Path(tempfile.mkdtemp(prefix="aggregator-redis-"))
-        self._process: subprocess.Popen[bytes] | None = None
         self._client: Redis | None = None
         given = {"port": str(self.port), "bind": "127.0.0.1", "dir": str(self.folder), "save": "", **(settings or {})}
         self._command = [program, *(part for name, value in given.items() for part in (f"--{name}", value))]
@@ -63,34 +56,11 @@ class RedisServer:
         self._client = self._client or Redis(port=self.port, socket_timeout=20)
         return self._client
 
-    @property
-    def running(self) -> bool:
-        """Whether the process is there."""
-        return self._process is not None and self._process.poll() is None
-
     def start(self) -> None:
         """Start it and return when it answers."""
         with (self.folder / "server.log").open("ab") as log:
             self._process = subprocess.Popen(self._command, stdout=log, stderr=log, start_new_session=True)
         eventually(self._answers, START_TIMEOUT, "Redis answers")
-
-    def stop(self) -> None:
-        """Shut it down as an operator would."""
-        self._end(signal.SIGTERM)
-
-    def kill(self) -> None:
-        """End it without any warning to its clients."""
-        self._end(signal.SIGKILL)
-
-    @contextlib.contextmanager
-    def frozen(self) -> Iterator[None]:
-        """Stop the process from running until the end of the block: it is there and says nothing."""
-        assert self._process is not None
-        self._process.send_signal(signal.SIGSTOP)
-        try:
-            yield
-        finally:
-            self._process.send_signal(signal.SIGCONT)
 
     def close(self) -> None:
         """End it and remove its data."""
@@ -148,11 +118,6 @@ class RedisServer:
             return bool(self.client.ping())
         except RedisError:
             return False
-
-    def _end(self, number: int) -> None:
-        if self._process is not None and self.running:
-            os.kill(self._process.pid, number)
-            self._process.wait(20)
 
 
 class RedisProducer:

@@ -15,25 +15,21 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from examples.demo.ports import free_port
 from tests.support.processes import REPOSITORY, Process
+from tests.support.programs import ProgramMissingError
 from tests.support.waiting import eventually
 
-REQUIRE_VARIABLE = "AGGREGATOR_TEST_REQUIRE_KUBERNETES"
 PROGRAMS = REPOSITORY / ".cache" / "kubernetes"
 DEFINITIONS = PROGRAMS / "definitions"
 START_TIMEOUT = 120.0
-
-
-class KubernetesMissingError(Exception):
-    """The programs are not built; the text says how they are."""
 
 
 class ApiServer:
     """One API server, from `start()` to `stop()`; `folder` is for its data."""
 
     def __init__(self, folder: Path) -> None:
-        """Raise KubernetesMissingError if the programs are not there."""
+        """Raise ProgramMissingError if the programs are not there."""
         if not (PROGRAMS / ".built").is_file():
-            raise KubernetesMissingError("kube-apiserver is not built: `make test-kubernetes` does it")
+            raise ProgramMissingError("KUBERNETES", "kube-apiserver is not built: `make test-kubernetes` does it")
         self._folder = folder
         self._port = free_port()
         self._token = secrets.token_hex()

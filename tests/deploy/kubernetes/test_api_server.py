@@ -3,14 +3,13 @@
 `make test-kubernetes` builds the server and runs this; it is not part of `.ci/run`.
 """
 
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 import yaml
 
-from tests.deploy.kubernetes.server import REQUIRE_VARIABLE, ApiServer, KubernetesMissingError
+from tests.deploy.kubernetes.server import ApiServer
 from tests.support.manifests import (
     OVERLAYS,
     Manifests,
@@ -20,6 +19,7 @@ from tests.support.manifests import (
     copy_of_deploy,
     rendered_text,
 )
+from tests.support.programs import skipped_without_programs
 
 pytestmark = [pytest.mark.long, pytest.mark.usefixtures("kustomize")]
 
@@ -31,12 +31,8 @@ DRY_RUN = "--dry-run=server"
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
     """Yield an API server with a restricted namespace for each overlay."""
-    try:
+    with skipped_without_programs():
         server = ApiServer(tmp_path_factory.mktemp("kubernetes"))
-    except KubernetesMissingError as missing:
-        if os.environ.get(REQUIRE_VARIABLE) == "1":
-            pytest.fail(str(missing))
-        pytest.skip(str(missing))
     try:
         server.start()
         for namespace in (*NAMESPACES.values(), COMBINATIONS):
