@@ -26,10 +26,19 @@ LIMIT = 10 * MIB
 GOOD_ALONE = Mix(bad=0)
 
 
-@pytest.mark.parametrize("count", [1_000, pytest.param(10_000, marks=pytest.mark.long)])
-def test_bad_messages_in_a_row_are_rejected_and_the_good_ones_behind_them_stored(
-    deployment: Deployment, begin_run: BeginRun, count: int
+def test_a_thousand_bad_messages_in_a_row_are_rejected_and_the_good_ones_behind_them_stored(
+    deployment: Deployment, begin_run: BeginRun
 ) -> None:
+    reject_then_store(deployment, begin_run, 1_000)
+
+
+@pytest.mark.long
+def test_so_are_ten_thousand(real_deployment: Deployment, begin_run: BeginRun) -> None:
+    reject_then_store(real_deployment, begin_run, 10_000)
+
+
+def reject_then_store(deployment: Deployment, begin_run: BeginRun, count: int) -> None:
+    """Produce so many bad messages and a thousand good ones behind them, and compare what two consumers make of it."""
     run = begin_run(deployment, seed=31, CONSUMER__MAX_BATCH="500")
     run.produce([run.traffic.bad() for _ in range(count)])
     run.produce(run.traffic.take(1_000))

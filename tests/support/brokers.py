@@ -9,6 +9,8 @@ class EmbeddedTestBroker(EmbeddedBroker, Topics):
     """The embedded broker, with topics for tests; stopping it loses them."""
 
     session_timeout = "2"
+    # it counts end offsets wrong when a batch holds several records
+    producer_batch_bytes = 0
 
 
 AnyBroker = EmbeddedTestBroker | ApacheKafka

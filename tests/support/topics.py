@@ -69,6 +69,7 @@ class Topics:
     """The setting by which a consumer takes over from its predecessor of the same name at once."""
 
     letters_setting = "KAFKA__DEAD_LETTER_TOPIC"
+    producer_batch_bytes = 64 * 1024
     session_timeout = "6"
     quick_settings: Mapping[str, str] = {"KAFKA__SESSION_TIMEOUT": "2"}
     """Settings with which another consumer takes over soon from one that is gone."""
@@ -147,10 +148,9 @@ class Topics:
 
     def produce(self, topic: str, records: Iterable[Sent | bytes], compression: str | None = None) -> None:
         """Write records in their order and return when the broker has all of them."""
-        # the embedded broker counts end offsets wrong when a batch holds several records
         producer = KafkaProducer(
             bootstrap_servers=self.bootstrap,
-            batch_size=0,
+            batch_size=self.producer_batch_bytes,
             acks="all",
             max_request_size=20_000_000,
             compression_type=compression,
