@@ -7,13 +7,13 @@ import time
 from threading import RLock
 from typing import Any
 
-from waitress.channel import HTTPChannel
+from api_service.servers.channel import Channel
 
 # what a TLS record can hold: if as much is asked for, nothing of a record stays where `poll` does not see it
 _RECORD_BYTES = 16_384
 
 
-class TlsChannel(HTTPChannel):  # type: ignore[misc]
+class TlsChannel(Channel):
     """A connection whose handshake is made by the loop, step by step, as bytes come: it holds up nobody else.
 
     A client that does not come to its end is closed like one that is silent. One that speaks plain HTTP, or has no

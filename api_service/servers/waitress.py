@@ -12,13 +12,13 @@ from typing import Any
 
 import structlog
 from waitress import wasyncore
-from waitress.channel import HTTPChannel
 from waitress.server import create_server
 from waitress.task import ThreadedTaskDispatcher, WSGITask
 
 from api_service.app import Application
 from api_service.metrics import ApiMetrics
 from api_service.servers import MAX_HEAD_BYTES, connections_within_file_limit, port_is_taken
+from api_service.servers.channel import Channel
 from api_service.servers.ports import (
     BACKLOG,
     arrival_seconds,
@@ -199,7 +199,7 @@ def _channel_class(is_stopping: Callable[[], bool], certificate: Certificate | N
             if self.has_body or self.version == "1.0" or self.request.headers.get("CONNECTION", "").lower() == "close":
                 super().set_close_on_finish()
 
-    class PlainChannel(HTTPChannel):  # type: ignore[misc]
+    class PlainChannel(Channel):
         task_class = Task
 
     class SecureChannel(TlsChannel):
