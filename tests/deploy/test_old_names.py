@@ -1,7 +1,6 @@
 """With `metrics.legacy_names` real processes show the names that dashboards of existing deployments query."""
 
 import http.client
-import sys
 from pathlib import Path
 
 import pytest
@@ -9,6 +8,7 @@ import pytest
 from examples.demo.ports import free_port
 from tests.support.api_process import API, REPORT, Api, fill
 from tests.support.brokers import EmbeddedTestBroker
+from tests.support.commands import CLI
 from tests.support.databases import migrate_database
 from tests.support.deployment import PREFIX, Deployment, metrics_of
 from tests.support.messages import payload
@@ -64,9 +64,7 @@ def test_of_the_api_whatever_worker_answers(processes: Processes, sqlite_url: st
     assert api.process.stop() == 0
 
 
-@pytest.mark.parametrize(
-    "command", [[sys.executable, "-m", "consumer_service.cli", "run"], [*API, "serve"]], ids=["consumer", "api"]
-)
+@pytest.mark.parametrize("command", [[*CLI, "run"], [*API, "serve"]], ids=["consumer", "api"])
 def test_a_namespace_that_can_not_be_one_ends_the_start(
     processes: Processes, tmp_path: Path, command: list[str]
 ) -> None:

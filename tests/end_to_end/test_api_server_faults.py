@@ -4,13 +4,13 @@ import contextlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
-import psycopg2
 import pytest
 
 from tests.support.api_faults import ASKED, FROZEN_AT_LEAST, PASSWORD, ROLE, SERVERS, THREADS, Scene, start, start_on
 from tests.support.api_process import Api, slow_requests
 from tests.support.load import Answers, Load, answers_of
 from tests.support.network import Wire
+from tests.support.postgresql import table_locked
 from tests.support.processes import Processes
 from tests.support.waiting import eventually
 
@@ -162,19 +162,15 @@ def test_of_several_hosts_one_that_says_nothing_is_passed_over(scene: Scene, pro
 
 def test_a_table_that_somebody_has_locked(scene: Scene, api: Api, right: Answers) -> None:
     with loaded(scene, api, right) as load:
-        holder = psycopg2.connect(scene.url)
-        holder.cursor().execute("LOCK TABLE report IN ACCESS EXCLUSIVE MODE")
-        load.wait_for_refused(10)
-        assert api.readiness().status == 200
-        holder.close()
+        with table_locked(scene.url, "report", "ACCESS EXCLUSIVE"):
+            load.wait_for_refused(10)
+            assert api.readiness().status == 200
         load.wait_for_right()
 
 
 def test_statements_that_an_administrator_cancels(scene: Scene, api: Api, right: Answers) -> None:
     waiting = f"FROM pg_stat_activity WHERE usename = '{ROLE}' AND wait_event_type = 'Lock'"
-    with loaded(scene, api, right) as load:
-        holder = psycopg2.connect(scene.url)
-        holder.cursor().execute("LOCK TABLE report IN ACCESS EXCLUSIVE MODE")
+    with loaded(scene, api, right) as load, table_locked(scene.url, "report", "ACCESS EXCLUSIVE"):
         before = load.counts["refused"]
         eventually(
             lambda: any(cancelled for (cancelled,) in scene.run(f"SELECT pg_cancel_backend(pid) {waiting}")),
@@ -182,7 +178,6 @@ def test_statements_that_an_administrator_cancels(scene: Scene, api: Api, right:
             "a statement to cancel",
         )
         eventually(lambda: load.counts["refused"] > before, 10, "an answer of 503")
-        holder.close()
 
 
 def test_every_connection_of_the_server_is_taken(scene: Scene, api: Api, right: Answers) -> None:

@@ -2,22 +2,21 @@
 
 import random
 import signal
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 
-import psycopg2
 import pytest
 
 from consumer_service.errors_table import as_text
 from examples.demo.ports import free_port
 from libaggregator.messages import InvalidMessage, Limits, decode
+from tests.support.commands import CLI
 from tests.support.databases import migrate_database
 from tests.support.deployment import Deployment
 from tests.support.messages import HitSpec, payload
 from tests.support.model import Model
-from tests.support.postgresql import PostgresqlServer
+from tests.support.postgresql import PostgresqlServer, table_locked
 from tests.support.processes import Process, Processes
 from tests.support.tables import read_tables
 from tests.support.topics import Sent, fresh_name
@@ -84,7 +83,7 @@ def assert_tables_are_those_of(values: Iterable[bytes], deployment: Deployment) 
 def start_replay(deployment: Deployment, *arguments: str, name: str = "replay", **settings: str) -> Process:
     """Start the command; messages of the year 2035 are usable for it."""
     environment = {f"AGGREGATOR_{key}": value for key, value in {**GENEROUS, **settings}.items()}
-    command = [sys.executable, "-m", "consumer_service.cli", "replay", *arguments]
+    command = [*CLI, "replay", *arguments]
     return deployment.processes.start(name, command, {**deployment.environment, **environment})
 
 
@@ -169,14 +168,8 @@ def test_letters_of_the_topic_are_stored_and_their_rows_go_and_they_stay(deploym
 @contextmanager
 def rows_kept(deployment: Deployment) -> Iterator[None]:
     """Let nobody remove a row of `consumer_error` (PostgreSQL)."""
-    connection = psycopg2.connect(deployment.database_url)
-    try:
-        with connection.cursor() as cursor:
-            cursor.execute("LOCK TABLE consumer_error IN SHARE MODE")
-            yield
-    finally:
-        connection.rollback()
-        connection.close()
+    with table_locked(deployment.database_url, "consumer_error", "SHARE"):
+        yield
 
 
 @pytest.mark.long
@@ -328,7 +321,7 @@ def test_a_bad_option_or_setting_is_refused(
 ) -> None:
     environment = {"AGGREGATOR_DATABASE__URL": migrate_database(sqlite_url)}
     environment |= {f"AGGREGATOR_{key}": value for key, value in settings.items()}
-    command = [sys.executable, "-m", "consumer_service.cli", "replay", *arguments]
+    command = [*CLI, "replay", *arguments]
     process = processes.start("replay", command, environment)
     assert process.wait_exit() == 2, process.output
     assert said in process.output

@@ -18,6 +18,7 @@ from consumer_service.cli import main
 from consumer_service.commands import export, import_
 from consumer_service.transfer import line_writer
 from examples.demo.ports import free_port
+from tests.support.commands import CLI
 from tests.support.databases import emptied, migrate_database, open_database, sqlite_url_in
 from tests.support.exports import Rows, export_of, fill
 from tests.support.postgresql import PostgresqlServer
@@ -25,7 +26,6 @@ from tests.support.processes import REPOSITORY, Process, Processes
 from tests.support.tables import Tables, read_tables
 from tests.support.waiting import eventually
 
-CLI = [sys.executable, "-m", "consumer_service.cli"]
 FAULTY = [sys.executable, "-m", "tests.support.faulty_transfer"]
 PASSWORD = "s3cr3t"
 AT = "2026-05-01 08:00:00"

@@ -2,7 +2,6 @@
 
 import json
 import signal
-import sys
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -20,6 +19,7 @@ from libaggregator.storage.schema import migrate
 from libaggregator.storage.steps import all_steps
 from tests.integration.conftest import StartApi
 from tests.support.brokers import EmbeddedTestBroker
+from tests.support.commands import CLI
 from tests.support.databases import open_database
 from tests.support.deployment import Deployment
 from tests.support.existing import INSERTS_OF_OLD_SERVICE, digests, load_existing
@@ -44,7 +44,7 @@ def command(processes: Processes) -> Command:
     def start(url: str, *arguments: str, **settings: str) -> Process:
         environment = {"AGGREGATOR_DATABASE__URL": url, "AGGREGATOR_CONSUMER__ADMIN_PORT": "0"}
         environment |= {f"AGGREGATOR_{name}": value for name, value in settings.items()}
-        return processes.start(arguments[0], [sys.executable, "-m", "consumer_service.cli", *arguments], environment)
+        return processes.start(arguments[0], [*CLI, *arguments], environment)
 
     return start
 

@@ -1,6 +1,5 @@
 """TLS and logging in to Apache Kafka, with real certificates: what works, and what is said of what does not."""
 
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.certificates import Authority, Certificate
+from tests.support.commands import CLI
 from tests.support.databases import migrate_database, sqlite_url_in
 from tests.support.deployment import Consumer, Deployment
 from tests.support.kafka import ApacheKafka, Listener
@@ -216,7 +216,7 @@ def test_a_bad_setting_ends_the_start_with_a_line_that_names_it(processes: Proce
         "SSL_KEYFILE": str(client.encrypt_key(KEY_PASSWORD)),
     }
     environment = {f"AGGREGATOR_KAFKA__{name}": value for name, value in settings.items()}
-    process = processes.start("consumer", [sys.executable, "-m", "consumer_service.cli", "run"], environment)
+    process = processes.start("consumer", [*CLI, "run"], environment)
 
     assert process.wait_exit() == 2
     assert process.output.splitlines() == [

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 
-import psycopg2
 import pytest
 from click.testing import CliRunner
 
@@ -18,7 +17,7 @@ from examples.demo.ports import free_port
 from libaggregator.clock import utc_now
 from tests.support.commands import CLI, Start, printed
 from tests.support.databases import migrate_database, open_database
-from tests.support.postgresql import PostgresqlServer, waiting_for_locks
+from tests.support.postgresql import PostgresqlServer, table_locked, waiting_for_locks
 from tests.support.processes import REPOSITORY
 from tests.support.roles import execute
 from tests.support.rows import add, add_cluster
@@ -62,13 +61,8 @@ def counts(url: str, *tables: str) -> list[int]:
 @contextmanager
 def deleting_hits_kept_waiting(url: str) -> Iterator[None]:
     """Keep whoever deletes hits waiting in the middle of a transaction."""
-    connection = psycopg2.connect(url)
-    try:
-        with connection.cursor() as cursor:
-            cursor.execute("LOCK TABLE rule_hit IN SHARE MODE")
-            yield
-    finally:
-        connection.close()
+    with table_locked(url, "rule_hit", "SHARE"):
+        yield
 
 
 def test_what_is_older_goes_and_a_dry_run_says_the_same_before(start: Start, migrated: str) -> None:

@@ -10,6 +10,7 @@ import pytest
 from tests.contract.test_recorded_requests import CASES, DATASET
 from tests.support.api_process import CLUSTER, Api
 from tests.support.brokers import EmbeddedTestBroker
+from tests.support.commands import CLI
 from tests.support.databases import migrate_database
 from tests.support.deployment import PREFIX, Deployment
 from tests.support.existing import INSERTS_OF_OLD_SERVICE, digests, load_existing
@@ -19,7 +20,6 @@ from tests.support.processes import Process, Processes
 from tests.support.roles import RoleUrls, as_role, database_with_roles, execute, make_roles
 from tests.support.topics import fresh_name
 
-CONSUMER = [sys.executable, "-m", "consumer_service.cli"]
 CHECK = Path(__file__).parents[1] / "contract" / "check.py"
 
 
@@ -56,7 +56,7 @@ def consumer_command(processes: Processes, url: str, *arguments: str, **settings
     """Start a command of the consumer on a database."""
     environment = {f"AGGREGATOR_{name}": value for name, value in settings.items()}
     environment |= {"AGGREGATOR_DATABASE__URL": url, "AGGREGATOR_CONSUMER__ADMIN_PORT": "0"}
-    return processes.start(arguments[0], [*CONSUMER, *arguments], environment)
+    return processes.start(arguments[0], [*CLI, *arguments], environment)
 
 
 def ends_well(process: Process) -> str:

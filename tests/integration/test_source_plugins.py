@@ -16,6 +16,7 @@ from consumer_service.sources import DeadLetter, MessageSource, Record, SourceUn
 from consumer_service.sources.conformance import SourceConformance, SourceHarness, read
 from consumer_service.sources.loading import find_source
 from libaggregator.settings import FreeSection, load
+from tests.support.commands import CLI
 from tests.support.databases import migrate_database, open_database, sqlite_url_in
 from tests.support.messages import CLUSTERS, payload
 from tests.support.processes import REPOSITORY, Process, Processes
@@ -34,7 +35,6 @@ class Bad:
 
     poll = keep_alive = commit = send_dead_letters = progress = problem = close = nothing
 """
-CONSUMER = [sys.executable, "-m", "consumer_service.cli"]
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +120,7 @@ def test_the_consumer_runs_on_a_source_that_is_installed_beside_it(
         "AGGREGATOR_CONSUMER__SOURCE": "folder",
         "AGGREGATOR_PLUGIN__FOLDER": str(harness.folder),
     }
-    consumer = processes.start("consumer", [*CONSUMER, "run"], environment)
+    consumer = processes.start("consumer", [*CLI, "run"], environment)
 
     eventually(lambda: not list(harness.folder.iterdir()), 30, "all files have their effect")
 
@@ -149,7 +149,7 @@ def start_bad(tmp_path: Path, processes: Processes) -> Callable[[str], Process]:
             "AGGREGATOR_CONSUMER__ADMIN_PORT": "0",
             "AGGREGATOR_CONSUMER__SOURCE": "bad",
         }
-        return processes.start("consumer", [*CONSUMER, "run"], environment)
+        return processes.start("consumer", [*CLI, "run"], environment)
 
     return start
 
@@ -192,7 +192,7 @@ def test_a_start_with_a_setting_that_the_source_does_not_know_ends_with_one_line
         "AGGREGATOR_CONSUMER__SOURCE": "folder",
         "AGGREGATOR_PLUGIN__FOLDR": "/x",
     }
-    process = processes.start("consumer", [*CONSUMER, "run"], environment)
+    process = processes.start("consumer", [*CLI, "run"], environment)
 
     assert process.wait_exit(30) == 2
     assert process.output == "error: plugin.foldr: unknown setting\n"

@@ -7,7 +7,6 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import psycopg2
 import pytest
 from click.testing import CliRunner, Result
 from kafka import KafkaAdminClient
@@ -21,7 +20,7 @@ from tests.support.databases import migrate_database, open_database
 from tests.support.deployment import Deployment
 from tests.support.kafka import ApacheKafka
 from tests.support.messages import CLUSTERS, payload
-from tests.support.postgresql import PostgresqlServer, waiting_for_locks
+from tests.support.postgresql import PostgresqlServer, table_locked, waiting_for_locks
 from tests.support.processes import Processes
 from tests.support.redis import RedisServer
 from tests.support.rows import add_cluster
@@ -146,13 +145,11 @@ def test_a_server_that_does_not_answer_is_said_and_the_source_is_told_all_the_sa
     with own_postgresql.database() as url, ThreadPoolExecutor(1) as pool:
         migrate_database(url)
         environment = {"DATABASE__URL": url, "CONSUMER__SOURCE": "file", "FILE__PATH": str(Path(__file__))}
-        with psycopg2.connect(url) as connection, connection.cursor() as cursor:
-            cursor.execute("LOCK TABLE report")
+        with table_locked(url, "report", "ACCESS EXCLUSIVE"):
             running = pool.submit(run_status, environment)
             eventually(lambda: waiting_for_locks(url), 30, "it counts")
             with own_postgresql.frozen():
                 result = running.result(60)
-        connection.close()
     assert (result.exit_code, result.stdout.splitlines()[:3]) == (1, ["database  ?", "", "source  file"])
     assert result.stderr.startswith("Error: database: no answer for 6 s")
 

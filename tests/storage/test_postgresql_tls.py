@@ -1,7 +1,6 @@
 """TLS to PostgreSQL as both processes connect: whom they trust, how they are known, and what is said if it fails."""
 
 import ssl
-import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +17,7 @@ from libaggregator.settings import DatabaseSettings, Secret
 from libaggregator.storage.connections import open_reader, open_writer
 from libaggregator.storage.faults import Fault, describe, fault_of, is_refused_for_good
 from tests.support.api_process import REPORT, Api, fill
+from tests.support.commands import CLI
 from tests.support.deployment import fetch
 from tests.support.network import Wire
 from tests.support.processes import Processes
@@ -25,7 +25,6 @@ from tests.support.waiting import eventually
 
 HOST = "db.example.org"
 PASSWORD = "s3cr3t"
-CONSUMER = [sys.executable, "-m", "consumer_service.cli"]
 Open = Callable[[DatabaseSettings, str], Database]
 
 
@@ -160,7 +159,7 @@ def test_a_wrong_certificate_is_waited_out_by_both_processes_until_it_is_mended(
     port = free_port()
     consumer = processes.start(
         "consumer",
-        [*CONSUMER, "run"],
+        [*CLI, "run"],
         {
             "AGGREGATOR_DATABASE__URL": party.url(),
             "AGGREGATOR_KAFKA__BOOTSTRAP_SERVERS": "127.0.0.1:1",

@@ -25,7 +25,7 @@ from tests.storage.conftest import NOON, Store
 from tests.storage.test_prune import prune
 from tests.support.databases import migrate_database, open_database
 from tests.support.messages import CLUSTERS, payload
-from tests.support.postgresql import PostgresqlServer
+from tests.support.postgresql import PostgresqlServer, table_locked
 from tests.support.roles import (
     FILE,
     OWNER,
@@ -514,10 +514,9 @@ class TestAdoptedDatabase:
     @pytest.mark.long
     def test_a_table_that_is_in_use_is_not_waited_for_long_and_nothing_is_half_done(self, adopted: RoleUrls) -> None:
         before = execute(adopted.superuser, SNAPSHOT)
-        holder = psycopg2.connect(adopted.superuser)
-        with holder.cursor() as cursor:
-            cursor.execute("LOCK TABLE rule_hit IN ACCESS SHARE MODE")
-            with pytest.raises(psycopg2.errors.LockNotAvailable):
-                make_roles(adopted.superuser)
-        holder.close()
+        with (
+            table_locked(adopted.superuser, "rule_hit", "ACCESS SHARE"),
+            pytest.raises(psycopg2.errors.LockNotAvailable),
+        ):
+            make_roles(adopted.superuser)
         assert execute(adopted.superuser, SNAPSHOT) == before

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
-import psycopg2
 import pytest
 from peewee import Database
 
@@ -14,6 +13,7 @@ from libaggregator.storage.schema import SchemaError
 from tests.storage.conftest import NOON
 from tests.support.databases import emptied, open_database
 from tests.support.messages import CLUSTERS
+from tests.support.postgresql import table_locked
 from tests.support.rows import CLUSTER, add, add_cluster
 from tests.support.tables import empty_tables
 
@@ -97,11 +97,8 @@ class TestTime:
         for name in CLUSTERS[:2]:
             add_cluster(database, name)
         database.execute_sql("ANALYZE report")
-        holder = psycopg2.connect(shared_url)
-        with holder.cursor() as cursor:
-            cursor.execute("LOCK TABLE report, consumer_error IN ACCESS EXCLUSIVE MODE")
+        with table_locked(shared_url, "report, consumer_error", "ACCESS EXCLUSIVE"):
             yield database
-        holder.close()
         database.close()
 
     def test_a_count_that_takes_long_is_an_estimate_and_says_so(

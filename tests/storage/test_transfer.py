@@ -35,7 +35,7 @@ from tests.storage.test_not_storable import TOO_LONG
 from tests.support.databases import migrate_database, open_database, sqlite_url_in
 from tests.support.exports import export_of, fill, odd_rows, rows_in
 from tests.support.messages import HitSpec, payload, record
-from tests.support.postgresql import waiting_for_locks
+from tests.support.postgresql import table_locked, waiting_for_locks
 from tests.support.tables import empty_tables, read_tables
 from tests.support.waiting import eventually, last
 
@@ -220,12 +220,10 @@ class TestExport:
         limited.settings = replace(limited.settings, read_timeout=0.1)
         found: list[bytes] = []
         exporting = Thread(target=lambda: found.append(limited.export()))
-        with psycopg2.connect(on_postgresql.url) as connection, connection.cursor() as cursor:
-            cursor.execute("LOCK TABLE report")
+        with table_locked(on_postgresql.url, "report", "ACCESS EXCLUSIVE"):
             exporting.start()
             eventually(lambda: waiting_for_locks(on_postgresql.url) == 1, what="the export waits")
             last(0.2)
-        connection.close()
         exporting.join()
         assert rows_in(found[0]) == expected
 

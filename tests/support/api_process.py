@@ -10,12 +10,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import psycopg2
-
 from examples.demo.ports import free_port
 from tests.support.databases import migrate_database
 from tests.support.deployment import PREFIX, Answer, fetch
-from tests.support.postgresql import waiting_for_locks, with_select_only
+from tests.support.postgresql import table_locked, waiting_for_locks, with_select_only
 from tests.support.processes import Process, Processes
 from tests.support.waiting import eventually
 
@@ -117,14 +115,9 @@ def api_request(method: str, path: str, *headers: str, body: bytes = b"") -> byt
 @contextlib.contextmanager
 def slow_requests(url: str) -> Iterator[Callable[[int], None]]:
     """Make every question about reports wait until the block ends; yield a wait for so many that do, or more."""
-    holder = psycopg2.connect(url)
 
     def wait_for(count: int) -> None:
         eventually(lambda: waiting_for_locks(url) >= count, 10, f"{count} requests that wait")
 
-    try:
-        with holder.cursor() as cursor:
-            cursor.execute("LOCK TABLE report IN ACCESS EXCLUSIVE MODE")
+    with table_locked(url, "report", "ACCESS EXCLUSIVE"):
         yield wait_for
-    finally:
-        holder.close()

@@ -10,13 +10,12 @@ from dataclasses import dataclass, field
 from email.message import Message
 from typing import Any
 
-import psycopg2
 from peewee import Database
 
 from examples.demo.ports import free_port
 from tests.support.brokers import AnyBroker
 from tests.support.databases import open_database
-from tests.support.postgresql import waiting_for_locks, with_select_only
+from tests.support.postgresql import table_locked, waiting_for_locks, with_select_only
 from tests.support.processes import Process, Processes
 from tests.support.redis import RedisServer
 from tests.support.topics import fresh_name
@@ -133,14 +132,8 @@ class Deployment:
     @contextmanager
     def reports_locked(self) -> Iterator[None]:
         """Keep every consumer waiting in the middle of its transaction (PostgreSQL)."""
-        connection = psycopg2.connect(self.database_url)
-        try:
-            with connection.cursor() as cursor:
-                cursor.execute("LOCK TABLE report IN EXCLUSIVE MODE")
-                yield
-        finally:
-            connection.rollback()
-            connection.close()
+        with table_locked(self.database_url, "report", "EXCLUSIVE"):
+            yield
 
     def waits_for_lock(self) -> bool:
         """Whether a consumer is in the middle of a transaction, waiting for `reports_locked` to end."""

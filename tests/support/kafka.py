@@ -60,6 +60,8 @@ class ApacheKafka(ServerProcess, Topics):
     Raises ProgramMissingError without a JDK or its jars.
     """
 
+    stop_timeout = 30.0
+
     def __init__(self, settings: dict[str, str] | None = None, listeners: Sequence[Listener] = ()) -> None:
         self._java = find_java()
         self._jars = fetch_jars()

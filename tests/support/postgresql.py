@@ -22,11 +22,11 @@ import psycopg2
 import psycopg2.errors
 
 from examples.demo.ports import free_port
+from tests.support.server_process import ServerProcess
 from tests.support.waiting import eventually
 
 SERVER_VARIABLE = "AGGREGATOR_TEST_POSTGRESQL"
 START_TIMEOUT = 20.0
-STOP_TIMEOUT = 20.0
 UNPRIVILEGED_USER = "nobody"
 PROGRAMS = Path("pginstall18", "bin")
 READER = "aggregator_tests_reader"
@@ -73,7 +73,7 @@ class ExternalPostgresql:
             cursor.execute(statement)
 
 
-class PostgresqlServer(ExternalPostgresql):
+class PostgresqlServer(ServerProcess, ExternalPostgresql):
     """A server of our own, which a test can stop, kill and start again on the same port and data."""
 
     def __init__(self, options: dict[str, str] | None = None) -> None:
@@ -83,7 +83,6 @@ class PostgresqlServer(ExternalPostgresql):
         self._folder = Path(tempfile.mkdtemp(prefix="aggregator-postgresql-"))
         self._data = self._folder / "data"
         self._log = self._folder / "server.log"
-        self._process: subprocess.Popen[bytes] | None = None
         # PostgreSQL refuses to run as root
         self._user = UNPRIVILEGED_USER if os.geteuid() == 0 else None
         if self._user:
@@ -110,10 +109,6 @@ class PostgresqlServer(ExternalPostgresql):
     def shut_down_at_once(self) -> None:
         """End it as `pg_ctl stop -m immediate` does: everybody is thrown out, and the next start has to recover."""
         self._end(signal.SIGQUIT)
-
-    def kill(self) -> None:
-        """End the server process without any warning to it or its clients."""
-        self._end(signal.SIGKILL)
 
     def crash(self) -> None:
         """End it at once, without writing anything more: what was committed is in its log."""
@@ -223,17 +218,6 @@ class PostgresqlServer(ExternalPostgresql):
             )
         return self._process
 
-    def _end(self, number: int) -> None:
-        if self._process is None:
-            return
-        self._process.send_signal(number)
-        try:
-            self._process.wait(STOP_TIMEOUT)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        self._process = None
-
     def _as_user(self) -> dict[str, Any]:
         if self._user is None:
             return {"cwd": self._folder}
@@ -290,6 +274,21 @@ def waiting_for_locks(url: str) -> int:
             "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
         )
         return int(cursor.fetchone()[0])
+
+
+@contextlib.contextmanager
+def table_locked(url: str, tables: str, mode: str) -> Iterator[None]:
+    """Keep whoever needs another lock on tables than `mode` allows beside it waiting until the end of the block."""
+    connection = psycopg2.connect(url)
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute(f"LOCK TABLE {tables} IN {mode} MODE")
+            yield
+    finally:
+        # nothing is to be ended where the server is gone
+        with contextlib.suppress(psycopg2.Error):
+            connection.rollback()
+        connection.close()
 
 
 @functools.cache

@@ -5,12 +5,12 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-_STOP_TIMEOUT = 30.0
-"""Seconds that a server has for its own shutdown, before it is killed."""
-
 
 class ServerProcess:
     """The process of a server; whoever inherits this starts it in a session of its own as `_process`."""
+
+    stop_timeout = 20.0
+    """Seconds that it has for its own shutdown, before it is killed."""
 
     _process: subprocess.Popen[bytes] | None = None
 
@@ -42,7 +42,7 @@ class ServerProcess:
             return
         self._process.send_signal(number)
         try:
-            self._process.wait(_STOP_TIMEOUT)
+            self._process.wait(self.stop_timeout)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
